@@ -1,0 +1,3 @@
+module sluice.dev
+
+go 1.26

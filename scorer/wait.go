@@ -62,13 +62,21 @@ func (w *Waiter) Finish(t Ticket) {
 	w.wake <- struct{}{}
 }
 
-// Abandon ends whatever wait is armed now, and reports whether there was one. A
-// claimed wait is left alone: its answer is being filled in. For anybody.
-func (w *Waiter) Abandon() bool {
-	s := w.state.Load()
-	if s%phases != armed || !w.state.CompareAndSwap(s, s-armed+abandoned) {
+// Current is the ticket of the last Arm. For anybody.
+func (w *Waiter) Current() Ticket { return Ticket(w.state.Load() / phases) }
+
+// AbandonIf ends the wait t if it is still armed, and reports whether it was. For
+// whoever decided on what it read after Current: a later wait is not hit.
+func (w *Waiter) AbandonIf(t Ticket) bool {
+	if !w.state.CompareAndSwap(uint64(t)*phases+armed, uint64(t)*phases+abandoned) {
 		return false
 	}
 	w.wake <- struct{}{}
 	return true
+}
+
+// Abandon ends whatever wait is armed now, and reports whether there was one. A
+// claimed wait is left alone: its answer is being filled in. For anybody.
+func (w *Waiter) Abandon() bool {
+	return w.AbandonIf(w.Current())
 }

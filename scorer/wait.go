@@ -10,7 +10,7 @@ import "sync/atomic"
 //
 // Every Arm starts a new generation, a Ticket, and only its holder can claim
 // that wait: a late answer to an abandoned wait finds its ticket void. The zero
-// value is not usable; see NewWaiter.
+// value is not usable; see NewWaiter and Init.
 //
 // Invariant: the channel holds at most one token, sent by whoever moved the
 // state from armed or claimed to an outcome, and received by Wait.
@@ -31,7 +31,14 @@ const (
 )
 
 // NewWaiter makes a Waiter, to be reused for request after request.
-func NewWaiter() *Waiter { return &Waiter{wake: make(chan struct{}, 1)} }
+func NewWaiter() *Waiter {
+	w := new(Waiter)
+	w.Init()
+	return w
+}
+
+// Init makes a Waiter that is part of something else usable.
+func (w *Waiter) Init() { w.wake = make(chan struct{}, 1) }
 
 // Arm starts a wait. For the owner only, who must then call Wait.
 func (w *Waiter) Arm() Ticket {

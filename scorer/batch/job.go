@@ -1,0 +1,66 @@
+// Package batch runs waiting requests together on the devices that get free.
+//
+// Nothing waits for a batch to fill: a batch is formed at the moment when a
+// device can take it, from what waits then ([Former], pure). While the devices
+// are busy requests gather, so batches grow with the load by themselves
+// ([Runner], the shell).
+package batch
+
+import (
+	"time"
+
+	"sluice.dev/accel/tensor"
+	"sluice.dev/scorer"
+)
+
+// Job is one request's work on one queue. Its owner fills In, Rows, Deadline and
+// Owner, submits it, and must not change it until Done or a successful Remove.
+type Job struct {
+	In       []tensor.Tensor // one per input in signature order; lent
+	Rows     int             // first dimension of every input where the model is batchable, else 1
+	Deadline scorer.Instant  // the work is not started after it
+	Owner    Owner
+
+	// Timing of the run, set before Done. A split job's Device is the sum of its
+	// runs, its Queue that of its first one.
+	Queue  time.Duration // waiting
+	Device time.Duration // running
+	Batch  int           // rows of the run, its own included
+
+	arrived    scorer.Instant
+	prev, next *Job // neighbours in the queue
+	waiting    bool // in a queue
+	taken      int  // rows handed to runs, less than Rows while waiting
+	done       int  // rows whose run ended
+	err        error
+	parts      []part // a split job's outputs so far
+}
+
+// Owner is told about its job by the goroutine that runs it; no call may block.
+type Owner interface {
+	// Hold is asked before the job's inputs are read. False means that nobody
+	// wants the answer any more; else the inputs stay as they are until Release.
+	Hold(j *Job) bool
+	Release(j *Job)
+	// Done ends the job, exactly once. out has one tensor per output with this
+	// job's rows, lent until Done returns; or err says why there is none
+	// (a *scorer.Error: DeadlineExceeded and Canceled have not started).
+	Done(j *Job, out []tensor.Tensor, err error)
+}
+
+// reset makes a used job ready to wait.
+func (j *Job) reset(now scorer.Instant) {
+	j.arrived, j.taken, j.done, j.err = now, 0, 0, nil
+	j.Queue, j.Device, j.Batch = 0, 0, 0
+	j.parts = j.parts[:0]
+}
+
+// Segment is a job's share of a batch: rows [From, From+Rows) of its inputs.
+type Segment struct {
+	Job  *Job
+	From int
+	Rows int
+}
+
+// whole reports whether the segment is all of its job.
+func (s *Segment) whole() bool { return s.Rows == s.Job.Rows }

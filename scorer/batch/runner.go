@@ -1,0 +1,197 @@
+package batch
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"sluice.dev/accel"
+	"sluice.dev/scorer"
+)
+
+// Runner runs the models of one device: it owns a worker per device slot, and
+// every worker that gets free takes the next batch of the next model that has
+// work, in turn, so that no model starves another.
+type Runner struct {
+	all     []*worker
+	workers sync.WaitGroup
+
+	mu     sync.Mutex
+	idle   []*worker // parked, last one first
+	ready  []*Queue  // with waiting jobs, in turn
+	closed bool
+}
+
+// Observer is told about every run; it must not block.
+type Observer interface {
+	Ran(rows, jobs int, device time.Duration)
+}
+
+// Queue is one model on one runner.
+type Queue struct {
+	runner   *Runner
+	inst     accel.Instance
+	limit    int
+	observer Observer
+
+	// Guarded by runner.mu.
+	former Former
+	listed bool // in runner.ready
+	inRun  int  // batches running
+	closed bool
+	drain  chan struct{} // closed when closed and nothing waits or runs
+}
+
+// NewRunner starts a worker for each of slots >= 1 device slots.
+func NewRunner(slots int) *Runner {
+	r := &Runner{}
+	for range slots {
+		w := &worker{runner: r, wake: make(chan struct{}, 1), spaces: map[*Queue]*space{}}
+		r.all = append(r.all, w)
+		r.workers.Go(w.loop)
+	}
+	return r
+}
+
+// Close ends the workers when nothing runs any more. Queues must be closed before.
+func (r *Runner) Close() {
+	r.mu.Lock()
+	r.closed = true
+	idle := r.idle
+	r.idle = nil
+	r.mu.Unlock()
+	for _, w := range idle {
+		w.wake <- struct{}{}
+	}
+	r.workers.Wait()
+}
+
+// Open adds a model: runs have at most limit rows.
+func (r *Runner) Open(inst accel.Instance, limit int, o Observer) *Queue {
+	f := NewFormer(inst.Signature(), limit)
+	return &Queue{runner: r, inst: inst, limit: f.limit, observer: o, former: f, drain: make(chan struct{})}
+}
+
+// Submit queues a job. False means that the queue is closed; nothing is kept.
+func (q *Queue) Submit(j *Job) bool {
+	now := scorer.Now()
+	r := q.runner
+	r.mu.Lock()
+	if q.closed {
+		r.mu.Unlock()
+		return false
+	}
+	q.former.Add(j, now)
+	if !q.listed {
+		q.listed = true
+		r.ready = append(r.ready, q)
+	}
+	w := r.pop()
+	r.mu.Unlock()
+	if w != nil {
+		w.wake <- struct{}{}
+	}
+	return true
+}
+
+// pop takes an idle worker.
+func (r *Runner) pop() *worker {
+	n := len(r.idle)
+	if n == 0 {
+		return nil
+	}
+	w := r.idle[n-1]
+	r.idle = r.idle[:n-1]
+	return w
+}
+
+// Remove takes back a job that no run has begun. False means that its owner
+// will hear Done, or has heard it.
+func (q *Queue) Remove(j *Job) bool {
+	q.runner.mu.Lock()
+	defer q.runner.mu.Unlock()
+	removed := q.former.Remove(j)
+	q.finished()
+	return removed
+}
+
+// Waiting is how many jobs wait.
+func (q *Queue) Waiting() int {
+	q.runner.mu.Lock()
+	defer q.runner.mu.Unlock()
+	return q.former.Waiting()
+}
+
+// Close refuses new jobs, waits for those that are there, and frees what the
+// workers hold of the model. The instance stays open.
+func (q *Queue) Close() {
+	q.runner.mu.Lock()
+	q.closed = true
+	q.finished()
+	q.runner.mu.Unlock()
+	<-q.drain
+	for _, w := range q.runner.all {
+		w.drop(q)
+	}
+}
+
+// finished tells Close when nothing waits or runs. Holding mu.
+func (q *Queue) finished() {
+	if q.closed && q.former.Waiting() == 0 && q.inRun == 0 {
+		select {
+		case <-q.drain:
+		default:
+			close(q.drain)
+		}
+	}
+}
+
+// next gives w its next batch, parking it while there is none. False: the end.
+//
+// It yields before it looks. Whoever woke w, or was just answered by it, is
+// often one of several that are about to submit: those that can run do so
+// first, and w finds a fuller queue. Where nothing else can run, that costs
+// nothing, so a lone request is not delayed.
+func (r *Runner) next(w *worker) bool {
+	for {
+		runtime.Gosched()
+		r.mu.Lock()
+		if r.take(w) {
+			r.mu.Unlock()
+			return true
+		}
+		if r.closed {
+			r.mu.Unlock()
+			return false
+		}
+		r.idle = append(r.idle, w)
+		r.mu.Unlock()
+		<-w.wake
+	}
+}
+
+// take forms w's batch from the first model that has work. Holding mu.
+func (r *Runner) take(w *worker) bool {
+	for len(r.ready) > 0 {
+		q := r.ready[0]
+		r.ready = append(r.ready[:0], r.ready[1:]...)
+		w.form(q)
+		q.listed = q.former.Waiting() > 0
+		if q.listed {
+			r.ready = append(r.ready, q)
+		}
+		if len(w.run) > 0 || len(w.late) > 0 {
+			q.inRun++
+			return true
+		}
+	}
+	return false
+}
+
+// ended tells that w's batch of q is over.
+func (r *Runner) ended(q *Queue) {
+	r.mu.Lock()
+	q.inRun--
+	q.finished()
+	r.mu.Unlock()
+}

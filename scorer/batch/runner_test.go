@@ -1,0 +1,386 @@
+package batch
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"sluice.dev/accel"
+	"sluice.dev/accel/tensor"
+	"sluice.dev/scorer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// sums is the signature of summer: rows of width floats in, their sum out.
+func sums(rows, width int64) *tensor.Signature {
+	return &tensor.Signature{
+		Inputs:  []tensor.Info{{Name: "x", DType: tensor.Float32, Shape: []int64{rows, width}}},
+		Outputs: []tensor.Info{{Name: "sum", DType: tensor.Float32, Shape: []int64{-1}}},
+	}
+}
+
+// summer is a device that adds up each row. It fails on a row with a NaN, can be
+// made to wait, and writes down what it ran.
+type summer struct {
+	sig  *tensor.Signature
+	gate chan struct{} // if not nil, every run takes one token
+	open atomic.Int64  // calls that were bound and not closed
+
+	mu   sync.Mutex
+	runs []int // rows of each run
+}
+
+func (s *summer) Signature() *tensor.Signature { return s.sig }
+func (s *summer) Close() error                 { return nil }
+
+func (s *summer) Bind(in, out []tensor.Tensor) (accel.Call, error) {
+	s.open.Add(1)
+	in[0].Shape, out[0].Shape = slices.Clone(in[0].Shape), slices.Clone(out[0].Shape)
+	return &sum{device: s, in: in[0], out: out[0]}, nil
+}
+
+func (s *summer) ran() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.runs)
+}
+
+type sum struct {
+	device  *summer
+	in, out tensor.Tensor
+}
+
+func (c *sum) Run() error {
+	if c.device.gate != nil {
+		<-c.device.gate
+	}
+	rows, width := int(c.in.Shape[0]), int(c.in.Shape[1])
+	c.device.mu.Lock()
+	c.device.runs = append(c.device.runs, rows)
+	c.device.mu.Unlock()
+	if c.out.Data == nil {
+		c.out = tensor.Tensor{DType: tensor.Float32, Shape: []int64{int64(rows)}, Data: make([]byte, 4*rows)}
+	}
+	for r := range rows {
+		var total float32
+		for i := range width {
+			total += math.Float32frombits(binary.LittleEndian.Uint32(c.in.Data[4*(r*width+i):]))
+		}
+		if total != total {
+			return errors.New("a row is not a number")
+		}
+		binary.LittleEndian.PutUint32(c.out.Data[4*r:], math.Float32bits(total))
+	}
+	return nil
+}
+
+func (c *sum) Output(int) tensor.Tensor { return c.out }
+func (c *sum) Close() error             { c.device.open.Add(-1); return nil }
+
+// caller owns one job and keeps its answer.
+type caller struct {
+	job     Job
+	gone    atomic.Bool
+	sums    []float32
+	err     error
+	answers atomic.Int32
+	done    chan struct{}
+}
+
+func newCaller(width int, rows ...float32) *caller {
+	c := &caller{done: make(chan struct{})}
+	data := make([]byte, 0, 4*width*len(rows))
+	for _, v := range rows {
+		for range width {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+		}
+	}
+	in := tensor.Tensor{DType: tensor.Float32, Shape: []int64{int64(len(rows)), int64(width)}, Data: data}
+	c.job = Job{In: []tensor.Tensor{in}, Rows: len(rows), Deadline: math.MaxInt64, Owner: c}
+	return c
+}
+
+func (c *caller) Hold(*Job) bool { return !c.gone.Load() }
+func (c *caller) Release(*Job)   {}
+func (c *caller) Done(_ *Job, out []tensor.Tensor, err error) {
+	c.err = err
+	if err == nil {
+		for i := range int(out[0].Shape[0]) {
+			c.sums = append(c.sums, math.Float32frombits(binary.LittleEndian.Uint32(out[0].Data[4*i:])))
+		}
+	}
+	if c.answers.Add(1) == 1 {
+		close(c.done)
+	}
+}
+
+// want checks a caller's only answer.
+func (c *caller) want(t *testing.T, status scorer.Status, sums ...float32) {
+	t.Helper()
+	<-c.done
+	got := scorer.OK
+	if known := (*scorer.Error)(nil); errors.As(c.err, &known) {
+		got = known.Status
+	} else if c.err != nil {
+		t.Errorf("error %v is not a scorer.Error", c.err)
+	}
+	if got != status || !slices.Equal(c.sums, sums) || c.answers.Load() != 1 {
+		t.Errorf("answered %v %v (%v), %d times; want %v %v", got, c.sums, c.err, c.answers.Load(), status, sums)
+	}
+}
+
+// start runs device behind one worker, and stops it when the test ends.
+func start(t *testing.T, device *summer, slots, limit int) *Queue {
+	r := NewRunner(slots)
+	q := r.Open(device, limit, nil)
+	t.Cleanup(func() {
+		q.Close()
+		r.Close()
+		if n := device.open.Load(); n != 0 {
+			t.Errorf("%d calls were not closed", n)
+		}
+	})
+	return q
+}
+
+// taken returns when the device has what waits.
+func taken(q *Queue) {
+	for q.Waiting() > 0 {
+		runtime.Gosched()
+	}
+}
+
+func TestWhatWaitsRunsTogether(t *testing.T) {
+	for _, width := range []int64{3, -1} { // memory bound once; memory bound per run
+		device := &summer{sig: sums(-1, width), gate: make(chan struct{}, 100)}
+		q := start(t, device, 1, 4)
+		first := newCaller(3, 1)
+		q.Submit(&first.job)
+		taken(q)
+		var rest []*caller
+		for i := range 5 {
+			c := newCaller(3, float32(i))
+			rest = append(rest, c)
+			q.Submit(&c.job)
+		}
+		for range 10 {
+			device.gate <- struct{}{}
+		}
+		first.want(t, scorer.OK, 3)
+		for i, c := range rest {
+			c.want(t, scorer.OK, float32(3*i))
+		}
+		if got := device.ran(); !slices.Equal(got, []int{1, 4, 1}) {
+			t.Errorf("ran %v rows; want 1, then 4 that waited, then 1", got)
+		}
+	}
+}
+
+func TestAJobOverTheLimitIsSplitAndJoinedInOrder(t *testing.T) {
+	for _, slots := range []int{1, 3} {
+		q := start(t, &summer{sig: sums(-1, 2)}, slots, 4)
+		c := newCaller(2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+		q.Submit(&c.job)
+		c.want(t, scorer.OK, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18)
+	}
+}
+
+func TestABadMemberFailsAlone(t *testing.T) {
+	device := &summer{sig: sums(-1, 2), gate: make(chan struct{}, 100)}
+	q := start(t, device, 1, 8)
+	first := newCaller(2, 1)
+	q.Submit(&first.job)
+	taken(q)
+	good, bad, also := newCaller(2, 1, 2), newCaller(2, float32(math.NaN())), newCaller(2, 3)
+	for _, c := range []*caller{good, bad, also} {
+		q.Submit(&c.job)
+	}
+	for range 10 {
+		device.gate <- struct{}{}
+	}
+	good.want(t, scorer.OK, 2, 4)
+	bad.want(t, scorer.ModelFailed)
+	also.want(t, scorer.OK, 6)
+}
+
+func TestABadPieceFailsItsWholeJob(t *testing.T) {
+	q := start(t, &summer{sig: sums(-1, 1)}, 2, 2)
+	rows := make([]float32, 20)
+	rows[3] = float32(math.NaN())
+	c := newCaller(1, rows...)
+	q.Submit(&c.job)
+	c.want(t, scorer.ModelFailed)
+	after := newCaller(1, 7)
+	q.Submit(&after.job)
+	after.want(t, scorer.OK, 7)
+}
+
+func TestNobodyRunsForWhoLeft(t *testing.T) {
+	device := &summer{sig: sums(-1, 1), gate: make(chan struct{}, 100)}
+	q := start(t, device, 1, 8)
+	first, left, removed, late := newCaller(1, 1), newCaller(1, 2), newCaller(1, 3), newCaller(1, 4)
+	q.Submit(&first.job)
+	taken(q)
+	late.job.Deadline = scorer.Now()
+	for _, c := range []*caller{left, removed, late} {
+		q.Submit(&c.job)
+	}
+	left.gone.Store(true)
+	if !q.Remove(&removed.job) || q.Remove(&removed.job) || q.Remove(&first.job) {
+		t.Error("Remove did not take out exactly the job that waits")
+	}
+	for range 10 {
+		device.gate <- struct{}{}
+	}
+	first.want(t, scorer.OK, 1)
+	left.want(t, scorer.Canceled)
+	late.want(t, scorer.DeadlineExceeded)
+	if got := device.ran(); !slices.Equal(got, []int{1}) || removed.answers.Load() != 0 {
+		t.Errorf("ran %v rows, answered the removed job %d times", got, removed.answers.Load())
+	}
+}
+
+func TestAClosedQueueFinishesAndRefuses(t *testing.T) {
+	device := &summer{sig: sums(-1, 1), gate: make(chan struct{}, 100)}
+	r := NewRunner(2)
+	q := r.Open(device, 2, nil)
+	var all []*caller
+	for i := range 9 {
+		c := newCaller(1, float32(i))
+		all = append(all, c)
+		q.Submit(&c.job)
+	}
+	closed := make(chan struct{})
+	go func() { q.Close(); close(closed) }()
+	for c := newCaller(1, 0); q.Submit(&c.job); c = newCaller(1, 0) {
+		all = append(all, c)
+		c.sums = nil
+	}
+	for range len(all) {
+		device.gate <- struct{}{}
+	}
+	<-closed
+	for i, c := range all[:9] {
+		c.want(t, scorer.OK, float32(i))
+	}
+	r.Close()
+	if device.open.Load() != 0 {
+		t.Error("calls of a closed queue are still bound")
+	}
+}
+
+func TestModelsTakeTurns(t *testing.T) {
+	r := NewRunner(1)
+	defer r.Close()
+	gate := make(chan struct{}, 100)
+	busy, quiet := &summer{sig: sums(-1, 1), gate: gate}, &summer{sig: sums(-1, 1), gate: gate}
+	qb, qq := r.Open(busy, 1, nil), r.Open(quiet, 1, nil)
+	defer qb.Close()
+	defer qq.Close()
+	var flood []*caller
+	for range 20 {
+		c := newCaller(1, 1)
+		flood = append(flood, c)
+		qb.Submit(&c.job)
+	}
+	lone := newCaller(1, 5)
+	qq.Submit(&lone.job)
+	for range 4 {
+		gate <- struct{}{}
+	}
+	lone.want(t, scorer.OK, 5)
+	for range 20 {
+		gate <- struct{}{}
+	}
+	for _, c := range flood {
+		c.want(t, scorer.OK, 1)
+	}
+}
+
+func TestManyCallersGetTheirOwnAnswers(t *testing.T) {
+	q := start(t, &summer{sig: sums(-1, 5)}, 2, 16)
+	var callers sync.WaitGroup
+	for g := range 32 {
+		callers.Go(func() {
+			for i := range 200 {
+				v := float32(g*1000 + i)
+				c := newCaller(5, v, v+1)
+				if !q.Submit(&c.job) {
+					t.Error("submit refused")
+					return
+				}
+				c.want(t, scorer.OK, 5*v, 5*(v+1))
+			}
+		})
+	}
+	callers.Wait()
+}
+
+func ExampleFormer() {
+	f := NewFormer(sums(-1, 4), 4)
+	for rows := range 3 {
+		f.Add(&Job{Rows: rows + 1, Deadline: 100}, 1)
+	}
+	for f.Waiting() > 0 {
+		run, _ := f.Form(1, nil, nil)
+		fmt.Println("a run of", len(run), "jobs")
+	}
+	// Output:
+	// a run of 2 jobs
+	// a run of 1 jobs
+}
+
+func BenchmarkSubmit(b *testing.B) {
+	for _, callers := range []int{1, 32} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			r := NewRunner(2)
+			defer r.Close()
+			q := r.Open(&summer{sig: sums(-1, 64)}, 64, nil)
+			defer q.Close()
+			var wg sync.WaitGroup
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range callers {
+				wg.Go(func() {
+					o := newWaiting(64)
+					for range b.N / callers {
+						o.ticket = o.wait.Arm()
+						q.Submit(&o.job)
+						o.wait.Wait()
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// waiting is an owner that waits as the scorer's callers do.
+type waiting struct {
+	job    Job
+	wait   *scorer.Waiter
+	ticket scorer.Ticket
+}
+
+func newWaiting(width int) *waiting {
+	w := &waiting{wait: scorer.NewWaiter(), job: newCaller(width, 1).job}
+	w.job.Owner = w
+	return w
+}
+
+func (w *waiting) Hold(*Job) bool { return w.wait.Claim(w.ticket) }
+func (w *waiting) Release(*Job)   { w.wait.Release(w.ticket) }
+func (w *waiting) Done(*Job, []tensor.Tensor, error) {
+	if w.wait.Claim(w.ticket) {
+		w.wait.Finish(w.ticket)
+	}
+}

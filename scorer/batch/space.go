@@ -1,0 +1,181 @@
+package batch
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"sluice.dev/accel"
+	"sluice.dev/accel/tensor"
+)
+
+// space is the memory in which one worker runs one model: a buffer per input
+// into which a batch's rows are gathered and, where every shape is known, a
+// buffer per output and one bound call per batch size, so that a run binds and
+// allocates nothing. Owned by its worker.
+//
+// Rows are always copied, also for a batch of one: the copy is small beside a
+// run, and it frees the request's memory before the run starts, so that a
+// client that leaves never has to wait for the device.
+type space struct {
+	inst  accel.Instance
+	sig   *tensor.Signature
+	fixed bool // all shapes known but for the rows
+	in    [][]byte
+	out   [][]byte
+	calls []accel.Call // by rows; nil where not bound yet
+
+	bound  []tensor.Tensor // scratch for Bind
+	shapes []int64         // scratch for shapes
+	open   accel.Call      // the last run's call where it is not kept
+}
+
+func newSpace(inst accel.Instance, limit int) *space {
+	sig := inst.Signature()
+	s := &space{inst: inst, sig: sig, fixed: sig.Batchable()}
+	for _, list := range [][]tensor.Info{sig.Inputs, sig.Outputs} {
+		for i := range list {
+			s.fixed = s.fixed && rowSize(&list[i]) > 0
+		}
+	}
+	s.in = make([][]byte, len(sig.Inputs))
+	if !s.fixed {
+		return s
+	}
+	s.calls = make([]accel.Call, limit+1)
+	s.out = make([][]byte, len(sig.Outputs))
+	for i := range s.in {
+		s.in[i] = make([]byte, limit*rowSize(&sig.Inputs[i]))
+	}
+	for i := range s.out {
+		s.out[i] = make([]byte, limit*rowSize(&sig.Outputs[i]))
+	}
+	return s
+}
+
+// rowSize is the bytes of one row, 0 where that is not fixed.
+func rowSize(i *tensor.Info) int {
+	if len(i.Shape) == 0 {
+		return 0
+	}
+	n, ok := tensor.ByteSize(i.DType, i.Shape[1:])
+	if !ok {
+		return 0
+	}
+	return int(n)
+}
+
+// clear makes room for a new batch.
+func (s *space) clear() {
+	for i := range s.in {
+		s.in[i] = s.in[i][:0]
+	}
+}
+
+// gather appends rows of j's inputs.
+func (s *space) gather(seg *Segment) {
+	for i := range s.in {
+		s.in[i] = append(s.in[i], rowsOf(&seg.Job.In[i], seg.From, seg.Rows, seg.whole())...)
+	}
+}
+
+// run runs the gathered batch; like is any member, for the inner dimensions.
+func (s *space) run(rows int, like *Job) (accel.Call, error) {
+	if s.fixed {
+		return s.runFixed(rows)
+	}
+	s.close()
+	s.bound, s.shapes = s.bound[:0], s.shapes[:0]
+	for i := range s.in {
+		from := len(s.shapes)
+		s.shapes = append(s.shapes, like.In[i].Shape...)
+		if s.sig.Batchable() {
+			s.shapes[from] = int64(rows)
+		}
+		s.bound = append(s.bound, tensor.Tensor{DType: s.sig.Inputs[i].DType, Shape: s.shapes[from:len(s.shapes):len(s.shapes)], Data: s.in[i]})
+	}
+	call, err := s.inst.Bind(s.bound, make([]tensor.Tensor, len(s.sig.Outputs)))
+	if err != nil {
+		return nil, err
+	}
+	s.open = call
+	return call, call.Run()
+}
+
+func (s *space) runFixed(rows int) (accel.Call, error) {
+	if s.calls[rows] == nil {
+		call, err := s.bind(rows)
+		if err != nil {
+			return nil, err
+		}
+		s.calls[rows] = call
+	}
+	return s.calls[rows], s.calls[rows].Run()
+}
+
+// bind prepares a call over the first rows of the buffers.
+func (s *space) bind(rows int) (accel.Call, error) {
+	view := func(list []tensor.Info, data [][]byte) []tensor.Tensor {
+		t := make([]tensor.Tensor, len(list))
+		for i := range list {
+			shape := append([]int64{int64(rows)}, list[i].Shape[1:]...)
+			t[i] = tensor.Tensor{DType: list[i].DType, Shape: shape, Data: data[i][:rows*rowSize(&list[i])]}
+		}
+		return t
+	}
+	return s.inst.Bind(view(s.sig.Inputs, s.in), view(s.sig.Outputs, s.out))
+}
+
+// close ends the loan of the buffers to a call that is not kept.
+func (s *space) close() {
+	if s.open != nil {
+		_ = s.open.Close() // frees memory only
+		s.open = nil
+	}
+}
+
+// closeAll frees every call.
+func (s *space) closeAll() {
+	s.close()
+	for _, c := range s.calls {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}
+
+// rowsOf is the bytes of rows [from, from+n) of t, all of it where whole.
+func rowsOf(t *tensor.Tensor, from, n int, whole bool) []byte {
+	if whole {
+		return t.Data
+	}
+	inner, _ := tensor.Elements(t.Shape[1:])
+	if size := t.DType.Size(); size > 0 {
+		row := int(inner) * size
+		return t.Data[from*row : (from+n)*row]
+	}
+	start := skipStrings(t.Data, from*int(inner))
+	return start[:len(start)-len(skipStrings(start, n*int(inner)))]
+}
+
+// skipStrings is what follows the first n elements of a Bytes tensor's data,
+// which has been checked when it was decoded.
+func skipStrings(data []byte, n int) []byte {
+	for ; n > 0; n-- {
+		data = data[4+binary.LittleEndian.Uint32(data):]
+	}
+	return data
+}
+
+// checkRows makes sure that the model gave one row per row.
+func (s *space) checkRows(call accel.Call, rows int) error {
+	if s.fixed || !s.sig.Batchable() {
+		return nil
+	}
+	for i := range s.sig.Outputs {
+		if o := call.Output(i); len(o.Shape) == 0 || o.Shape[0] != int64(rows) {
+			return fmt.Errorf("output %q has shape %v for %d rows: the model's rows are not independent; set maxBatchSize: 1",
+				s.sig.Outputs[i].Name, o.Shape, rows)
+		}
+	}
+	return nil
+}

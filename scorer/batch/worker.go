@@ -1,0 +1,218 @@
+package batch
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"sluice.dev/accel/tensor"
+	"sluice.dev/scorer"
+)
+
+var (
+	errLate = &scorer.Error{Status: scorer.DeadlineExceeded, Message: "the deadline passed before the work could start; send less at a time, or allow more time"}
+	errGone = &scorer.Error{Status: scorer.Canceled, Message: "the request was cancelled before the work started"}
+)
+
+// worker is one device slot: a goroutine that forms a batch, runs it, and hands
+// out the answers.
+type worker struct {
+	runner *Runner
+	wake   chan struct{} // capacity 1: sent by whoever takes w from the idle list
+
+	queue *Queue // of the batch at hand
+	run   []Segment
+	late  []*Job
+	cut   slicer
+
+	mu     sync.Mutex // guards spaces against drop
+	spaces map[*Queue]*space
+}
+
+func (w *worker) loop() {
+	for w.runner.next(w) {
+		w.finishLate()
+		w.runBatch()
+		w.runner.ended(w.queue)
+	}
+	for _, s := range w.spaces {
+		s.closeAll()
+	}
+}
+
+// form takes q's next batch. Holding runner.mu.
+func (w *worker) form(q *Queue) {
+	w.queue = q
+	w.run, w.late = q.former.Form(scorer.Now(), w.run[:0], w.late[:0])
+}
+
+func (w *worker) finishLate() {
+	for _, j := range w.late {
+		j.Owner.Done(j, nil, errLate)
+	}
+}
+
+// space is w's memory for the model at hand.
+func (w *worker) space() *space {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.spaces[w.queue]
+	if s == nil {
+		s = newSpace(w.queue.inst, w.queue.limit)
+		w.spaces[w.queue] = s
+	}
+	return s
+}
+
+// runBatch runs what form took. A batch of several that fails is run one by one,
+// so that a bad member fails alone.
+func (w *worker) runBatch() {
+	s := w.space()
+	rows := w.gather(s)
+	if rows == 0 {
+		return
+	}
+	if err := w.runGathered(s, w.run, rows); err == nil || len(w.run) == 1 {
+		return
+	}
+	for i := range w.run {
+		one := w.run[i : i+1]
+		s.clear()
+		if w.hold(s, &one[0]) {
+			_ = w.runGathered(s, one, one[0].Rows) // the member has its answer
+		}
+	}
+}
+
+// gather copies the members' rows, leaving out those that nobody waits for.
+func (w *worker) gather(s *space) (rows int) {
+	s.clear()
+	kept := w.run[:0]
+	for _, seg := range w.run {
+		if w.hold(s, &seg) {
+			kept = append(kept, seg)
+			rows += seg.Rows
+		}
+	}
+	clear(w.run[len(kept):])
+	w.run = kept
+	return rows
+}
+
+// hold copies one member's rows, or ends the member.
+func (w *worker) hold(s *space, seg *Segment) bool {
+	j := seg.Job
+	if !j.Owner.Hold(j) {
+		w.settle(seg, timing{}, nil, errGone)
+		return false
+	}
+	s.gather(seg)
+	j.Owner.Release(j)
+	return true
+}
+
+// runGathered runs the batch in s and answers its members. An error of a batch
+// of several is returned, its members unanswered.
+func (w *worker) runGathered(s *space, run []Segment, rows int) error {
+	t := timing{start: scorer.Now(), rows: rows}
+	call, err := s.run(rows, run[0].Job)
+	if err == nil {
+		err = s.checkRows(call, rows)
+	}
+	t.took = scorer.Now().Sub(t.start)
+	if w.queue.observer != nil {
+		w.queue.observer.Ran(rows, len(run), t.took)
+	}
+	if err != nil {
+		if len(run) == 1 {
+			w.settle(&run[0], t, nil, failed(err))
+		}
+		return err
+	}
+	from := 0
+	for i := range run {
+		seg := &run[i]
+		out := w.cut.cut(call, len(s.sig.Outputs), from, seg.Rows, seg.Rows == rows)
+		from += seg.Rows
+		w.settle(seg, t, out, nil)
+	}
+	return nil
+}
+
+// timing is what the members of one run are told about it.
+type timing struct {
+	start scorer.Instant
+	took  time.Duration
+	rows  int
+}
+
+// settle ends a segment, and its job if that was the last one. The job must not
+// be touched after it.
+func (w *worker) settle(seg *Segment, t timing, out []tensor.Tensor, err error) {
+	j := seg.Job
+	if seg.whole() {
+		j.clock(t)
+		j.Owner.Done(j, out, err)
+		return
+	}
+	if !w.settlePiece(seg, t, out, err) {
+		return
+	}
+	if err = j.err; err == nil {
+		out, err = j.join()
+	}
+	j.Owner.Done(j, out, err)
+}
+
+// settlePiece records one piece of a split job, and reports whether the job is
+// complete. Pieces of one job may run on several workers. After an error the
+// rows that still wait are given up.
+func (w *worker) settlePiece(seg *Segment, t timing, out []tensor.Tensor, err error) bool {
+	r, j := w.runner, seg.Job
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	j.clock(t)
+	j.done += seg.Rows
+	if err == nil {
+		j.keep(seg.From, out)
+		return j.done == j.Rows
+	}
+	if j.err == nil {
+		j.err = err
+	}
+	if j.waiting {
+		w.queue.former.unlink(j)
+		j.done += j.Rows - j.taken
+	}
+	return j.done == j.Rows
+}
+
+// clock adds a run to the job's timing. A zero timing is no run.
+func (j *Job) clock(t timing) {
+	if t.rows == 0 {
+		return
+	}
+	if j.Batch == 0 {
+		j.Queue = t.start.Sub(j.arrived)
+	}
+	j.Batch = max(j.Batch, t.rows)
+	j.Device += t.took
+}
+
+// failed turns a driver's error into an answer.
+func failed(err error) error {
+	if known := (*scorer.Error)(nil); errors.As(err, &known) {
+		return err
+	}
+	return &scorer.Error{Status: scorer.ModelFailed, Message: "the model failed: " + err.Error()}
+}
+
+// drop frees what w holds of a model that it will not run again.
+func (w *worker) drop(q *Queue) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s := w.spaces[q]; s != nil {
+		s.closeAll()
+		delete(w.spaces, q)
+	}
+}

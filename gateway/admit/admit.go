@@ -5,7 +5,8 @@ package admit
 // first served. It has no clock, lock or goroutine; one caller at a time. What
 // waits too long is taken out by Leave.
 //
-// Invariants: nobody waits while a slot is free; waiting never exceeds the limit.
+// Invariants: between calls nobody waits while a slot is free, where the caller
+// keeps Grant's rule; waiting never exceeds the limit.
 type Gate struct {
 	limit   int // waiting places
 	slots   int
@@ -29,7 +30,7 @@ type Verdict uint8
 // The verdicts.
 const (
 	Granted Verdict = iota // a slot is the caller's until Depart
-	Queued                 // Depart or Resize will grant it, unless Leave comes first
+	Queued                 // Grant will name it, unless Leave comes first
 	Full                   // no slot and no place
 )
 
@@ -58,17 +59,14 @@ func (g *Gate) Arrive(p *Place) Verdict {
 	return Queued
 }
 
-// Depart gives a slot back, and returns whom it grants it to, if anybody.
-func (g *Gate) Depart() *Place {
-	g.busy--
-	return g.Grant()
-}
+// Depart gives a slot back.
+func (g *Gate) Depart() { g.busy-- }
 
-// Resize changes how many may be in flight. The caller then calls Grant until it
-// returns nil.
+// Resize changes how many may be in flight.
 func (g *Gate) Resize(slots int) { g.slots = slots }
 
-// Grant gives a free slot to the first in the queue, if there are both.
+// Grant gives a free slot to the first in the queue, if there are both; else it
+// returns nil. To be called after Depart and Resize until it does.
 func (g *Gate) Grant() *Place {
 	p := g.head
 	if p == nil || g.busy >= g.slots {

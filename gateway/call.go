@@ -1,0 +1,206 @@
+package gateway
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice.dev/auth"
+	"sluice.dev/gateway/admit"
+	"sluice.dev/router"
+	"sluice.dev/scorer"
+)
+
+// Call is one request on its way through the path. It belongs to one goroutine
+// at a time: a front end takes it with Path.Call, fills in the request, serves
+// it, reads the answer, and gives it back with Path.Done.
+type Call struct {
+	// The request. All bytes are lent until Serve returns.
+	Name       []byte        // of the endpoint
+	Pin        []byte        // the version asked for; empty leaves it to the split
+	Credential []byte        // key or token; empty if there is none
+	Timeout    time.Duration // what the client allows; 0 if it did not say
+
+	// The answer.
+	Response  scorer.Response
+	Endpoint  *Endpoint
+	Version   *Version
+	Reason    router.Reason
+	Principal *auth.Principal
+
+	request  scorer.Request
+	start    scorer.Instant
+	waited   time.Duration // for a slot; 0 where one was free
+	place    admit.Place
+	replica  *Replica // granted by whoever released it
+	ticket   scorer.Ticket
+	wait     wait
+	snapshot atomic.Pointer[Snapshot] // held while not nil
+}
+
+// wait is a call's waiter and when to abandon what it waits for.
+//
+// Invariant: expires is set before the waiter is armed, so whoever sees a ticket
+// sees its expiry or a later one.
+type wait struct {
+	scorer.Waiter
+	expires atomic.Int64 // scorer.Instant; 0 while nothing waits
+}
+
+// SetBody sets what is sent to the scorer.
+func (c *Call) SetBody(kind scorer.Kind, headLength int, body []byte) {
+	c.request.Kind, c.request.HeadLength, c.request.Body = kind, headLength, body
+}
+
+// SetTrace sets the request's W3C trace context.
+func (c *Call) SetTrace(t scorer.Trace) { c.request.Trace = t }
+
+// maxKept bounds the answer's memory in bytes that an idle call keeps.
+const maxKept = 1 << 20
+
+// reset empties a call for its next request.
+func (c *Call) reset() {
+	c.Name, c.Pin, c.Credential, c.Timeout = nil, nil, nil, 0
+	c.Endpoint, c.Version, c.Principal, c.replica = nil, nil, nil, nil
+	c.request = scorer.Request{Wait: &c.wait.Waiter}
+	if cap(c.Response.Body) > maxKept {
+		c.Response.Body = nil
+	}
+}
+
+// calls keeps every call of a path, idle or not, so that one goroutine can watch
+// the deadlines of all of them: a request costs no timer. There are as many as
+// were ever in flight at a time.
+type calls struct {
+	stop chan struct{}
+	done chan struct{}
+
+	mu   sync.Mutex
+	all  []*Call
+	free []*Call
+	wake chan struct{} // capacity 1; the watcher sleeps while asleep is set
+	idle bool          // the watcher sleeps
+}
+
+// resolution is how late a deadline may be noticed.
+const resolution = 5 * time.Millisecond
+
+func newCalls() *calls {
+	cs := &calls{stop: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	go cs.watch()
+	return cs
+}
+
+func (cs *calls) close() {
+	close(cs.stop)
+	<-cs.done
+}
+
+// Call takes an idle call. Path.Done gives it back.
+func (p *Path) Call() *Call {
+	cs := p.calls
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.idle {
+		cs.idle = false
+		cs.wake <- struct{}{}
+	}
+	if n := len(cs.free); n > 0 {
+		c := cs.free[n-1]
+		cs.free = cs.free[:n-1]
+		return c
+	}
+	c := &Call{}
+	c.wait.Waiter.Init()
+	c.place.Owner = c
+	c.reset()
+	cs.all = append(cs.all, c)
+	return c
+}
+
+// Done gives a call back. Nothing of it may be used after.
+func (p *Path) Done(c *Call) {
+	c.reset()
+	p.calls.mu.Lock()
+	p.calls.free = append(p.calls.free, c)
+	p.calls.mu.Unlock()
+}
+
+// active is how many calls are taken.
+func (cs *calls) active() int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(cs.all) - len(cs.free)
+}
+
+// watch abandons waits that have expired, until close. It sleeps after a second
+// without a request.
+func (cs *calls) watch() {
+	defer close(cs.done)
+	tick := time.NewTicker(resolution)
+	defer tick.Stop()
+	const quiet = int(time.Second / resolution)
+	for still := 0; ; {
+		select {
+		case <-cs.stop:
+			return
+		case <-tick.C:
+		}
+		if cs.sweep(scorer.Now()) {
+			still = 0
+			continue
+		}
+		if still++; still < quiet || !cs.sleep() {
+			continue
+		}
+		tick.Stop()
+		select {
+		case <-cs.stop:
+			return
+		case <-cs.wake:
+		}
+		tick.Reset(resolution)
+		still = 0
+	}
+}
+
+// sleep marks the watcher as asleep, unless a call is active.
+func (cs *calls) sleep() bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	cs.idle = len(cs.all) == len(cs.free)
+	return cs.idle
+}
+
+// sweep abandons what has expired by now, and reports whether any call is active.
+func (cs *calls) sweep(now scorer.Instant) bool {
+	cs.mu.Lock()
+	all, active := cs.all, len(cs.all) > len(cs.free)
+	cs.mu.Unlock()
+	if !active {
+		return false
+	}
+	for _, c := range all {
+		ticket := c.wait.Current()
+		if e := scorer.Instant(c.wait.expires.Load()); e != 0 && e <= now {
+			c.wait.AbandonIf(ticket)
+		}
+	}
+	return true
+}
+
+// quiesce waits until no call holds s, which is no longer the current snapshot.
+func (cs *calls) quiesce(s *Snapshot) {
+	cs.mu.Lock()
+	all := cs.all
+	cs.mu.Unlock()
+	for _, c := range all {
+		for c.snapshot.Load() == s {
+			select {
+			case <-cs.stop:
+				return
+			case <-time.After(resolution):
+			}
+		}
+	}
+}

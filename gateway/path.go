@@ -1,0 +1,195 @@
+// Package gateway is the request path: it routes a request to an endpoint, checks
+// its credential, assigns a version, waits for a slot, sends the request to a
+// replica and records what came of it. Front ends turn a protocol into one call
+// of [Path.Serve]; the bodies go through unread.
+package gateway
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"sluice.dev/auth"
+	"sluice.dev/gateway/metrics"
+	"sluice.dev/router"
+	"sluice.dev/scorer"
+)
+
+// Config of a Path. The zero value is the default.
+type Config struct {
+	// MaxQueue is how many requests may wait for one version; 0 means 1,024.
+	MaxQueue int
+	// Refused counts requests that reached no version; nil does not.
+	Refused *metrics.Refused
+}
+
+// Path is the request path. Safe for concurrent use.
+type Path struct {
+	config   Config
+	snapshot atomic.Pointer[Snapshot]
+	calls    *calls
+
+	mu    sync.Mutex
+	pools map[Key]*Pool
+}
+
+// NewPath makes a path without endpoints. Close ends it.
+func NewPath(c Config) *Path {
+	if c.MaxQueue == 0 {
+		c.MaxQueue = 1024
+	}
+	p := &Path{config: c, calls: newCalls(), pools: map[Key]*Pool{}}
+	p.snapshot.Store(NewSnapshot(0, nil))
+	return p
+}
+
+// Close ends the path's goroutine. No request may be in flight.
+func (p *Path) Close() { p.calls.close() }
+
+// Snapshot is the current one.
+func (p *Path) Snapshot() *Snapshot { return p.snapshot.Load() }
+
+// InFlight is how many requests are in the house.
+func (p *Path) InFlight() int { return p.calls.active() }
+
+// Serve answers c. On return c.Response holds the answer or the error's message,
+// and c.Version what served it, nil where the request did not get that far.
+func (p *Path) Serve(c *Call) {
+	c.Version, c.Endpoint = nil, nil
+	c.Response.Reset()
+	c.start, c.waited = scorer.Now(), 0
+	s := p.enter(c)
+	if status := p.serve(c, s); status != scorer.OK {
+		c.Response.Fail(status, c.message(status))
+	}
+	p.record(c)
+	c.snapshot.Store(nil)
+}
+
+// enter holds the current snapshot for c until Serve ends.
+func (p *Path) enter(c *Call) *Snapshot {
+	for {
+		s := p.snapshot.Load()
+		c.snapshot.Store(s)
+		if p.snapshot.Load() == s {
+			return s
+		}
+	}
+}
+
+// serve is the path. A status other than OK means that the gateway itself
+// answers, with the message of that status; a scorer's answer is in c.Response.
+func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
+	e := s.Endpoint(c.Name)
+	if e == nil {
+		return scorer.NotFound
+	}
+	c.Endpoint = e
+	who, err := e.Auth.Authenticate(c.Credential)
+	if err != nil {
+		return refusal(err)
+	}
+	c.Principal = who
+	v, status := e.assign(c)
+	if status != scorer.OK {
+		return status
+	}
+	c.Version = v
+	timeout := v.Limits.ScoringTimeout
+	if c.Timeout > 0 {
+		timeout = min(timeout, c.Timeout)
+	}
+	c.request.Deadline = c.start.Add(timeout)
+	return p.score(c, v)
+}
+
+// refusal is the status of an authenticator's error.
+func refusal(err error) scorer.Status {
+	if errors.Is(err, auth.ErrMissing) || errors.Is(err, auth.ErrInvalid) {
+		return scorer.Unauthenticated
+	}
+	return scorer.Internal
+}
+
+// assign picks the version that serves c.
+func (e *Endpoint) assign(c *Call) (*Version, scorer.Status) {
+	if len(c.Pin) == 0 {
+		c.Reason = router.Percentile
+		return e.Versions[e.Split.Next()], scorer.OK
+	}
+	i := e.Split.Find(c.Pin)
+	if i < 0 {
+		return nil, scorer.NotFound
+	}
+	c.Reason = router.Pinned
+	return e.Versions[i], scorer.OK
+}
+
+// score admits c and sends it to a replica. Work that certainly never began is
+// sent once more, since its replica may have left while c was on its way.
+func (p *Path) score(c *Call, v *Version) scorer.Status {
+	for attempt := 0; ; attempt++ {
+		r, status := v.Pool.acquire(c, v.Limits.QueueWait)
+		if status != scorer.OK {
+			return status
+		}
+		c.wait.expires.Store(int64(c.request.Deadline))
+		r.scorer.Score(&c.request, &c.Response)
+		c.wait.expires.Store(0)
+		again := c.Response.NotStarted && c.Response.Status == scorer.Unavailable
+		v.Pool.release(r, again)
+		if !again || attempt > 0 {
+			return scorer.OK
+		}
+		c.Response.Reset()
+	}
+}
+
+func (p *Path) record(c *Call) {
+	r := &c.Response
+	if c.Version == nil {
+		name := ""
+		if c.Endpoint != nil {
+			name = c.Endpoint.Name
+		}
+		p.config.Refused.Add(name, r.Status)
+		return
+	}
+	c.Version.Series.Add(r.Status, scorer.Now().Sub(c.start), c.waited+r.Queue)
+}
+
+// message is what the gateway's own answers say.
+func (c *Call) message(s scorer.Status) string {
+	switch s {
+	case scorer.NotFound:
+		if c.Endpoint == nil {
+			return "Request for unknown model: '" + printable(c.Name) + "' is not found"
+		}
+		return "Request for unknown model: '" + printable(c.Name) + "' version " + printable(c.Pin) + " is not found"
+	case scorer.Unauthenticated:
+		return "no valid credential; send the endpoint's key as 'Authorization: Bearer KEY'"
+	case scorer.Overloaded:
+		return "too many requests for this version: no slot became free in time; try again later or add replicas"
+	case scorer.Unavailable:
+		return "no replica of this version is ready; try again later"
+	case scorer.DeadlineExceeded:
+		return "no answer in time; the request waited for a slot until its deadline"
+	case scorer.Canceled:
+		return "cancelled by the client"
+	}
+	return "the request could not be answered"
+}
+
+// printable is a client's name as it may stand in a message: short, in plain
+// characters.
+func printable(name []byte) string {
+	const most = 64
+	b := make([]byte, 0, most)
+	for _, c := range name[:min(len(name), most)] {
+		if c < 0x20 || c > 0x7e {
+			c = '?'
+		}
+		b = append(b, c)
+	}
+	return string(b)
+}

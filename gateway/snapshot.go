@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"strconv"
+	"time"
+
+	"sluice.dev/auth"
+	"sluice.dev/gateway/metrics"
+	"sluice.dev/router"
+)
+
+// Snapshot is everything that a request needs to know, immutable, with a
+// generation number. A request sees one snapshot from start to end.
+type Snapshot struct {
+	Generation uint64
+	endpoints  map[string]*Endpoint
+}
+
+// Endpoint is one endpoint of a snapshot.
+type Endpoint struct {
+	Name     string
+	Auth     auth.Authenticator
+	Split    *router.Endpoint
+	Versions []*Version // as in Split
+}
+
+// Version is one version of an endpoint.
+type Version struct {
+	router.Version
+	Endpoint string
+	Pool     *Pool
+	Limits   Limits
+	Series   *metrics.Series
+
+	tags Tags
+}
+
+// Tags are what answers say about the version that gave them.
+type Tags struct {
+	Name, Variant, Generation []byte
+	Reasons                   [2][]byte // by router.Reason
+}
+
+// Limits of one version.
+type Limits struct {
+	QueueWait      time.Duration // the longest wait for a slot
+	ScoringTimeout time.Duration // from the request's arrival to its answer
+}
+
+// Tags are the version's, not to be modified.
+func (v *Version) Tags() *Tags { return &v.tags }
+
+// NewSnapshot makes a snapshot of endpoints with different names.
+func NewSnapshot(generation uint64, endpoints []*Endpoint) *Snapshot {
+	s := &Snapshot{Generation: generation, endpoints: make(map[string]*Endpoint, len(endpoints))}
+	for _, e := range endpoints {
+		s.endpoints[e.Name] = e
+		for _, v := range e.Versions {
+			v.Endpoint = e.Name
+			v.tags = Tags{
+				Name: []byte(v.Name), Variant: []byte(v.Variant.String()), Generation: strconv.AppendUint(nil, generation, 10),
+				Reasons: [2][]byte{[]byte(router.Percentile.String()), []byte(router.Pinned.String())},
+			}
+		}
+	}
+	return s
+}
+
+// Endpoint is the endpoint called name, or nil.
+func (s *Snapshot) Endpoint(name []byte) *Endpoint { return s.endpoints[string(name)] }
+
+// Endpoints are all of them, in no order.
+func (s *Snapshot) Endpoints() map[string]*Endpoint { return s.endpoints }
+
+// Ready reports whether the endpoint's default path can serve: every version
+// with a share has a replica.
+func (e *Endpoint) Ready() bool {
+	shares, err := router.Shares(e.Split.Versions)
+	if err != nil {
+		return false
+	}
+	for i, v := range e.Versions {
+		if shares[i] > 0 && !v.Pool.Ready() {
+			return false
+		}
+	}
+	return true
+}
+
+// Swap makes s the current snapshot and returns when no request sees the one
+// before any more.
+func (p *Path) Swap(s *Snapshot) {
+	p.calls.quiesce(p.snapshot.Swap(s))
+	p.forget(s)
+}
+
+// forget drops the pools of versions that s does not have.
+func (p *Path) forget(s *Snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k := range p.pools {
+		e := s.endpoints[k.Endpoint]
+		if e == nil || e.Split.Find([]byte(k.Version)) < 0 {
+			delete(p.pools, k)
+		}
+	}
+}

@@ -1,0 +1,108 @@
+// Package spec is the schema of what Sluice is told to run.
+//
+// The same document is read from a YAML file, stored as a Kubernetes custom
+// resource, and compiled into the snapshot that gateways and scorers serve from.
+// It goes through four steps, each of which tells all its findings at once:
+//
+//	Load or Decode   text to values: unknown fields, wrong types, single values out of range
+//	Validate         rules between values: names, percentiles, keys, scaling
+//	Default          fills in what was left out; it changes no verdict of Validate
+//	ClusterOnly      warns of what only a cluster gives meaning to
+//
+// The names and defaults of Azure ML's deployment configuration are kept, with
+// one exception: a concurrency that is left out is automatic, not 1.
+// DecodeDeploymentConfig reads that configuration as it is.
+package spec
+
+//go:generate go test -run ^TestSchemaFileIsCurrent$ -update .
+
+// What the documents of this package say in apiVersion and kind.
+const (
+	APIVersion   = "sluice.dev/v1alpha1"
+	KindEndpoint = "Endpoint"
+)
+
+// MaxVersions is how many versions an endpoint may have.
+const MaxVersions = 6
+
+// TypeMeta says what a document is.
+type TypeMeta struct {
+	// Always sluice.dev/v1alpha1.
+	APIVersion string `json:"apiVersion" jsonschema:"enum=sluice.dev/v1alpha1"`
+
+	// What the rest describes.
+	Kind string `json:"kind" jsonschema:"enum=Endpoint"`
+}
+
+// Endpoint is one name that clients call, served by 1 to 6 versions that share its traffic.
+type Endpoint struct {
+	TypeMeta
+	Metadata Metadata     `json:"metadata"`
+	Spec     EndpointSpec `json:"spec"`
+
+	source *source // where it was read; nil for one made by a program
+}
+
+// Metadata names a document, as in Kubernetes.
+type Metadata struct {
+	// The endpoint's name in URLs. 1 to 63 lower-case letters, digits and '-', with a letter or digit at both ends.
+	Name string `json:"name" jsonschema:"minLength=1,maxLength=63,pattern=^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"`
+
+	// The Kubernetes namespace. Without effect on one machine.
+	Namespace string `json:"namespace,omitempty" jsonschema:"maxLength=63,pattern=^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"`
+
+	// For selection; keys and values as Kubernetes allows them.
+	Labels map[string]string `json:"labels,omitempty"`
+
+	// For tools; any text.
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// EndpointSpec is what an endpoint serves and to whom.
+type EndpointSpec struct {
+	// For people.
+	Description string `json:"description,omitempty"`
+
+	// Who may call.
+	Auth Auth `json:"auth,omitzero"`
+
+	// 1 to 6 versions. The traffic that no percentile claims goes to the default one.
+	Versions []Version `json:"versions" jsonschema:"minItems=1,maxItems=6"`
+}
+
+// AuthMode is how callers prove who they are.
+type AuthMode string
+
+// The modes. A server may refuse those that it does not speak.
+const (
+	AuthKey   AuthMode = "key"
+	AuthToken AuthMode = "token"
+	AuthNone  AuthMode = "none"
+)
+
+// Auth is who may call an endpoint.
+type Auth struct {
+	// How callers prove who they are: by key, by token, or not at all. Never by two at once. Default key.
+	Mode AuthMode `json:"mode,omitempty" jsonschema:"enum=key,enum=token,enum=none,default=key"`
+
+	// The keys of mode key. One that is left out is the server's to generate or to do without.
+	Keys Keys `json:"keys,omitzero"`
+}
+
+// Keys are an endpoint's two keys. Both are good at any time, so that clients can move to one while the other is replaced.
+type Keys struct {
+	Primary   *KeySource `json:"primary,omitempty"`
+	Secondary *KeySource `json:"secondary,omitempty"`
+}
+
+// KeySource says where a key comes from: exactly one of value, env and file. A key is 16 to 256 printable ASCII characters without spaces.
+type KeySource struct {
+	// The key itself. Whoever reads the document has it: env and file are better.
+	Value string `json:"value,omitempty" jsonschema:"minLength=16,maxLength=256,pattern=^[!-~]+$"`
+
+	// The name of the environment variable of the server that holds the key.
+	Env string `json:"env,omitempty" jsonschema:"pattern=^[A-Za-z_][A-Za-z0-9_]*$"`
+
+	// The path of a file that holds the key, relative to the document's. Space at its end is ignored.
+	File string `json:"file,omitempty"`
+}

@@ -1,0 +1,196 @@
+package spec
+
+import (
+	"fmt"
+	"reflect"
+	"regexp"
+	"strings"
+)
+
+// Validate finds everything that is wrong with e's values, whether Default was
+// called or not. Findings know their line if e was decoded, and pass over what
+// Decode has already found fault with.
+func (e *Endpoint) Validate() Findings {
+	c := &check{source: e.source}
+	d := e.defaulted()
+	c.ranges("", reflect.ValueOf(e).Elem())
+	c.head(d)
+	c.metadata(&d.Metadata)
+	c.auth("spec.auth", &d.Spec.Auth)
+	c.versions(d)
+	return c.findings.sorted()
+}
+
+// ClusterOnly warns of values that have no effect on one machine. Those that are
+// the default anyway are passed over.
+func (e *Endpoint) ClusterOnly() Findings {
+	c := &check{source: e.source}
+	if e.Metadata.Namespace != "" {
+		c.warn("metadata.namespace", "has no effect on one machine")
+	}
+	var plain Version
+	plain.setDefaults()
+	for i, v := range e.defaulted().Spec.Versions {
+		at := fmt.Sprintf("spec.versions[%d]", i)
+		c.clusterOnly(at+".numReplicas", v.NumReplicas > 1)
+		// With one replica given the autoscaler is off, which is not what plain says.
+		c.clusterOnly(at+".autoScaler", v.NumReplicas == 0 && !reflect.DeepEqual(v.AutoScaler, plain.AutoScaler))
+		c.clusterOnly(at+".containerResourceRequirements", v.ContainerResourceRequirements != plain.ContainerResourceRequirements)
+		c.clusterOnly(at+".livenessProbeRequirements", v.LivenessProbeRequirements != plain.LivenessProbeRequirements)
+		c.clusterOnly(at+".dataCollection", v.DataCollection != plain.DataCollection)
+		c.clusterOnly(at+".appInsightsEnabled", v.AppInsightsEnabled)
+	}
+	return c.findings
+}
+
+// check collects findings of one document.
+type check struct {
+	source   *source
+	findings Findings
+}
+
+// fail reports what is wrong with the value at path, unless it could not be read.
+func (c *check) fail(path, format string, args ...any) {
+	if !c.source.isFaulty(path) {
+		c.findings = append(c.findings, c.source.finding(path, fmt.Sprintf(format, args...)))
+	}
+}
+
+func (c *check) warn(path, message string) {
+	f := c.source.finding(path, message)
+	f.Warning = true
+	c.findings = append(c.findings, f)
+}
+
+func (c *check) clusterOnly(path string, given bool) {
+	if given {
+		c.warn(path, "has no effect on one machine")
+	}
+}
+
+// ranges checks each value of a struct by itself, as Decode does. Zero means left
+// out; whether it must not be is for the rules below.
+func (c *check) ranges(path string, v reflect.Value) {
+	known := fieldsOf(v.Type())
+	for i := range known {
+		f := &known[i]
+		value, at := v.FieldByIndex(f.index), join(path, f.name)
+		switch {
+		case value.IsZero():
+		case value.Kind() == reflect.Struct:
+			c.ranges(at, value)
+		case value.Kind() == reflect.Slice:
+			for j := range value.Len() {
+				c.ranges(fmt.Sprintf("%s[%d]", at, j), value.Index(j))
+			}
+		default:
+			if message := f.check(value); message != "" {
+				c.fail(at, "%s", message)
+			}
+		}
+	}
+}
+
+func (c *check) head(e *Endpoint) {
+	if e.APIVersion == "" {
+		c.fail("apiVersion", "is missing; must be %s", APIVersion)
+	}
+	if e.Kind == "" {
+		c.fail("kind", "is missing; must be %s", KindEndpoint)
+	}
+}
+
+var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+
+// isLabel reports whether s is a DNS label as Kubernetes has it (RFC 1123).
+func isLabel(s string) bool {
+	const longest = 63
+	return len(s) <= longest && label.MatchString(s)
+}
+
+// name checks a name of ours.
+func (c *check) name(path, name string) {
+	switch {
+	case name == "":
+		c.fail(path, "is missing; give it a name of lower-case letters, digits and '-'")
+	case !isLabel(name):
+		c.fail(path, "is %s; must be 1 to 63 lower-case letters, digits and '-', with a letter or digit at both ends", quote(name))
+	}
+}
+
+func (c *check) metadata(m *Metadata) {
+	c.name("metadata.name", m.Name)
+	if m.Namespace != "" {
+		c.name("metadata.namespace", m.Namespace)
+	}
+	for _, key := range sortedKeys(m.Labels) {
+		at := element("metadata.labels", key)
+		c.labelKey(at, key)
+		if value := m.Labels[key]; !isLabelValue(value) {
+			c.fail(at, "is %s; a label must be at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends; "+
+				"other text can be an annotation", quote(value))
+		}
+	}
+	for _, key := range sortedKeys(m.Annotations) {
+		c.labelKey(element("metadata.annotations", key), key)
+	}
+}
+
+var (
+	labelText   = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`)
+	labelPrefix = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+)
+
+const (
+	maxLabelValue  = 63                                        // bytes; also of the name part of a key
+	maxLabelPrefix = 253                                       // bytes
+	maxLabelKey    = maxLabelPrefix + len("/") + maxLabelValue // bytes
+)
+
+func isLabelValue(s string) bool {
+	return s == "" || len(s) <= maxLabelValue && labelText.MatchString(s)
+}
+
+// labelKey checks a key of labels or annotations: name or prefix/name.
+func (c *check) labelKey(path, key string) {
+	prefix, name, hasPrefix := strings.Cut(key, "/")
+	if !hasPrefix {
+		prefix, name = "", key
+	}
+	badPrefix := hasPrefix && (len(prefix) > maxLabelPrefix || !labelPrefix.MatchString(prefix))
+	if badPrefix || name == "" || !isLabelValue(name) {
+		c.fail(path, "the key must be at most 63 letters, digits, '-', '_' and '.', with a DNS name and '/' before it or not")
+	}
+}
+
+// auth checks who may call; path is where a says it.
+func (c *check) auth(path string, a *Auth) {
+	keys, at := a.Keys, join(path, "keys")
+	if (a.Mode == AuthToken || a.Mode == AuthNone) && keys != (Keys{}) {
+		c.fail(at, "has no effect with mode %s; remove the keys, or set mode: key", a.Mode)
+		return
+	}
+	c.key(at+".primary", keys.Primary)
+	c.key(at+".secondary", keys.Secondary)
+	if keys.Primary != nil && keys.Secondary != nil && *keys.Primary == *keys.Secondary && keys.Primary.sources() == 1 {
+		c.warn(at+".secondary", "is the same as primary, so that neither can be replaced without a gap; choose another")
+	}
+}
+
+var environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func (c *check) key(path string, k *KeySource) {
+	switch {
+	case k == nil:
+	case k.sources() != 1:
+		c.fail(path, "must have exactly one of value, env and file, and has %d", k.sources())
+	case k.Value != "":
+		if err := CheckKey(k.Value); err != nil {
+			c.fail(path+".value", "%s", err)
+		}
+	case k.Env != "" && !environmentName.MatchString(k.Env):
+		c.fail(path+".env", "is %s; must be the name of an environment variable: letters, digits and '_'", quote(k.Env))
+	case strings.ContainsRune(k.File, 0):
+		c.fail(path+".file", "is %s, with a zero byte; give the path of a file", quote(k.File))
+	}
+}

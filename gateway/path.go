@@ -8,6 +8,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sluice.dev/auth"
 	"sluice.dev/gateway/metrics"
@@ -95,11 +96,6 @@ func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
 		return status
 	}
 	c.Version = v
-	timeout := v.Limits.ScoringTimeout
-	if c.Timeout > 0 {
-		timeout = min(timeout, c.Timeout)
-	}
-	c.request.Deadline = c.start.Add(timeout)
 	return p.score(c, v)
 }
 
@@ -133,6 +129,7 @@ func (p *Path) score(c *Call, v *Version) scorer.Status {
 		if status != scorer.OK {
 			return status
 		}
+		c.request.Deadline = c.deadline(v.Limits.ScoringTimeout + c.waited)
 		c.wait.expires.Store(int64(c.request.Deadline))
 		r.scorer.Score(&c.request, &c.Response)
 		c.wait.expires.Store(0)
@@ -143,6 +140,14 @@ func (p *Path) score(c *Call, v *Version) scorer.Status {
 		}
 		c.Response.Reset()
 	}
+}
+
+// deadline is the least of own and what the client allows, from c's arrival on.
+func (c *Call) deadline(own time.Duration) scorer.Instant {
+	if c.Timeout > 0 {
+		own = min(own, c.Timeout)
+	}
+	return c.start.Add(own)
 }
 
 func (p *Path) record(c *Call) {

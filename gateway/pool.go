@@ -168,7 +168,7 @@ func (p *Pool) admit() {
 	}
 }
 
-// acquire waits for a slot, at most for limit and until c's deadline. The slot
+// acquire waits for a slot, at most for limit and as long as the client allows. The slot
 // is the caller's until release.
 func (p *Pool) acquire(c *Call, limit time.Duration) (*Replica, scorer.Status) {
 	p.mu.Lock()
@@ -188,7 +188,7 @@ func (p *Pool) acquire(c *Call, limit time.Duration) (*Replica, scorer.Status) {
 		p.mu.Unlock()
 		return nil, scorer.Unavailable
 	}
-	until := min(c.start.Add(limit), c.request.Deadline)
+	until := c.deadline(limit)
 	c.wait.expires.Store(int64(until))
 	c.ticket = c.wait.Arm()
 	p.mu.Unlock()
@@ -211,7 +211,7 @@ func (p *Pool) leave(c *Call, until, now scorer.Instant) scorer.Status {
 	switch {
 	case now < until:
 		return scorer.Canceled
-	case now >= c.request.Deadline:
+	case c.Timeout > 0 && now >= c.start.Add(c.Timeout):
 		return scorer.DeadlineExceeded
 	case p.lost != 0:
 		return scorer.Unavailable

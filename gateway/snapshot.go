@@ -44,7 +44,8 @@ type Tags struct {
 // Limits of one version.
 type Limits struct {
 	QueueWait      time.Duration // the longest wait for a slot
-	ScoringTimeout time.Duration // from the request's arrival to its answer
+	ScoringTimeout time.Duration // the longest time from there to the answer
+	Concurrency    int           // requests at a time per replica; 0 leaves it to the replica
 }
 
 // Tags are the version's, not to be modified.

@@ -92,8 +92,8 @@ func (s *Series) bind(status scorer.Status) *prometheus.Counter {
 }
 
 // Forget drops the series of a version that is no more.
-func (m *Metrics) Forget(endpoint, version string) {
-	labels := prometheus.Labels{"endpoint": endpoint, "version": version}
+func (m *Metrics) Forget(endpoint, version, variant string) {
+	labels := prometheus.Labels{"endpoint": endpoint, "version": version, "variant": variant}
 	m.requests.DeletePartialMatch(labels)
 	m.duration.DeletePartialMatch(labels)
 	m.queue.DeletePartialMatch(labels)

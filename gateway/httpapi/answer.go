@@ -1,0 +1,157 @@
+package httpapi
+
+import (
+	"strconv"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice.dev/gateway"
+	"sluice.dev/scorer"
+	"sluice.dev/scorer/codec"
+)
+
+var (
+	typeJSON   = []byte("application/json")
+	typeBinary = []byte("application/octet-stream")
+
+	keyDeployment = []byte("Azureml-Model-Deployment")
+	keyVersion    = []byte("X-Sluice-Version")
+	keyVariant    = []byte("X-Sluice-Variant")
+	keyAssign     = []byte("X-Sluice-Assign")
+	keyGeneration = []byte("X-Sluice-Generation")
+	keyRequest    = []byte("X-Request-Id")
+	keyMSRequest  = []byte("X-Ms-Request-Id")
+	keyMSClient   = []byte("X-Ms-Client-Request-Id")
+	keyRunMillis  = []byte("X-Ms-Run-Fn-Exec-Ms")
+	keyRunFailed  = []byte("X-Ms-Run-Function-Failed")
+	keyHeadLength = []byte("Inference-Header-Content-Length")
+	keyRetryAfter = []byte("Retry-After")
+	keyChallenge  = []byte("Www-Authenticate")
+	challenge     = []byte(`Bearer realm="sluice"`)
+)
+
+// code is the one switch from statuses to HTTP.
+func code(s scorer.Status) int {
+	switch s {
+	case scorer.OK:
+		return fasthttp.StatusOK
+	case scorer.InvalidArgument:
+		return fasthttp.StatusBadRequest
+	case scorer.NotFound:
+		return fasthttp.StatusNotFound
+	case scorer.Unauthenticated:
+		return fasthttp.StatusUnauthorized
+	case scorer.PermissionDenied:
+		return fasthttp.StatusForbidden
+	case scorer.Exhausted:
+		return fasthttp.StatusTooManyRequests
+	case scorer.Overloaded, scorer.Unavailable:
+		return fasthttp.StatusServiceUnavailable
+	case scorer.DeadlineExceeded:
+		return fasthttp.StatusGatewayTimeout
+	case scorer.Canceled:
+		return 499 // nobody reads it; nginx's code, for logs
+	case scorer.TooLarge:
+		return fasthttp.StatusRequestEntityTooLarge
+	case scorer.Unsupported:
+		return fasthttp.StatusNotImplemented
+	case scorer.MethodNotAllowed:
+		return fasthttp.StatusMethodNotAllowed
+	case scorer.ModelFailed:
+		return fasthttp.StatusBadGateway
+	}
+	return fasthttp.StatusInternalServerError
+}
+
+// answer writes a call's answer.
+func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t target) {
+	r, out := &c.Response, &ctx.Response
+	identify(out, h)
+	if v := c.Version; v != nil {
+		tag(out, v, c)
+	}
+	if t.op == opScore {
+		timing(out, r)
+	}
+	if r.Status != scorer.OK {
+		s.fail(ctx, r, t.op)
+		return
+	}
+	out.Header.SetContentTypeBytes(typeJSON)
+	if r.HeadLength > 0 {
+		var digits [20]byte
+		out.Header.SetContentTypeBytes(typeBinary)
+		out.Header.SetCanonical(keyHeadLength, strconv.AppendInt(digits[:0], int64(r.HeadLength), 10))
+	}
+	r.Body = out.SwapBody(r.Body)
+}
+
+// identify gives the request's ids back; a request without one gets one.
+func identify(out *fasthttp.Response, h *headers) {
+	var fresh [36]byte
+	id := h.requestID
+	if len(id) == 0 || len(id) > maxID {
+		id = appendID(fresh[:0])
+	}
+	out.Header.SetCanonical(keyRequest, id)
+	if len(h.clientID) == 0 || len(h.clientID) > maxID {
+		out.Header.SetCanonical(keyMSRequest, id)
+		return
+	}
+	out.Header.SetCanonical(keyMSRequest, h.clientID)
+	out.Header.SetCanonical(keyMSClient, h.clientID)
+}
+
+// tag names what served the request.
+func tag(out *fasthttp.Response, v *gateway.Version, c *gateway.Call) {
+	tags := v.Tags()
+	out.Header.SetCanonical(keyDeployment, tags.Name)
+	out.Header.SetCanonical(keyVersion, tags.Name)
+	out.Header.SetCanonical(keyVariant, tags.Variant)
+	out.Header.SetCanonical(keyAssign, tags.Reasons[c.Reason])
+	out.Header.SetCanonical(keyGeneration, tags.Generation)
+}
+
+var texts = map[bool][]byte{true: []byte("True"), false: []byte("False")}
+
+// timing adds what Azure ML's server says about the run.
+func timing(out *fasthttp.Response, r *scorer.Response) {
+	var digits [32]byte
+	if r.Status == scorer.OK {
+		out.Header.SetCanonical(keyRunMillis, appendMillis(digits[:0], r.Device))
+	}
+	out.Header.SetCanonical(keyRunFailed, texts[r.Status == scorer.ModelFailed || r.Status == scorer.DeadlineExceeded])
+}
+
+// fail writes an error in the protocol's own form: {"error": text}, and for
+// Azure ML's routes {"message": text, "code": status}.
+func (s *Server) fail(ctx *fasthttp.RequestCtx, r *scorer.Response, o op) {
+	out := &ctx.Response
+	switch r.Status {
+	case scorer.Overloaded, scorer.Unavailable, scorer.Exhausted:
+		out.Header.SetCanonical(keyRetryAfter, []byte("1"))
+	case scorer.Unauthenticated:
+		out.Header.SetCanonical(keyChallenge, challenge)
+	}
+	body := out.SwapBody(nil)[:0]
+	if o == opScore {
+		body = append(append(append(body, `{"code":"`...), r.Status.String()...), `","message":`...)
+		body = append(codec.AppendString(body, string(r.Body)), '}')
+	} else {
+		body = codec.AppendError(body, string(r.Body))
+	}
+	out.SetStatusCode(code(r.Status))
+	out.Header.SetContentTypeBytes(typeJSON)
+	out.SwapBody(body)
+}
+
+// refuse answers a request that is not for the path. What is not clean ends its
+// connection, since where the next request begins is not certain.
+func (s *Server) refuse(ctx *fasthttp.RequestCtx, status int, message string) {
+	ctx.Response.SetStatusCode(status)
+	ctx.Response.Header.SetContentTypeBytes(typeJSON)
+	ctx.Response.SetBody(codec.AppendError(nil, message))
+	if status != fasthttp.StatusNotFound && status != fasthttp.StatusMethodNotAllowed {
+		ctx.SetConnectionClose()
+	}
+}

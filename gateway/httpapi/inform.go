@@ -1,0 +1,213 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice.dev/accel/tensor"
+	"sluice.dev/auth"
+	"sluice.dev/gateway"
+	"sluice.dev/scorer"
+	"sluice.dev/scorer/codec"
+)
+
+// extensions of the Open Inference Protocol that the server has.
+var extensions = []string{"binary_tensor_data"}
+
+// inform answers the routes that tell about the server and its models. Bodies
+// have what clients of Triton and of KServe look for.
+func (s *Server) inform(ctx *fasthttp.RequestCtx, t target) {
+	switch t.op {
+	case opServer:
+		reply(ctx, fasthttp.StatusOK, map[string]any{"name": "sluice", "version": s.config.Version, "extensions": extensions})
+	case opLive:
+		reply(ctx, fasthttp.StatusOK, map[string]bool{"live": true})
+	case opReady:
+		ready := s.allReady()
+		reply(ctx, readyCode(ready), map[string]bool{"ready": ready})
+	case opModels:
+		reply(ctx, fasthttp.StatusOK, map[string][]string{"models": slices.Sorted(maps.Keys(s.path.Snapshot().Endpoints()))})
+	default:
+		s.informModel(ctx, t)
+	}
+}
+
+func readyCode(ready bool) int {
+	if ready {
+		return fasthttp.StatusOK
+	}
+	return fasthttp.StatusServiceUnavailable
+}
+
+// reply writes a JSON answer of a slow route.
+func reply(ctx *fasthttp.RequestCtx, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		status, body = fasthttp.StatusInternalServerError, codec.AppendError(nil, "the answer could not be written")
+	}
+	ctx.Response.SetStatusCode(status)
+	ctx.Response.Header.SetContentTypeBytes(typeJSON)
+	ctx.Response.SetBody(body)
+}
+
+// informModel answers about one endpoint.
+func (s *Server) informModel(ctx *fasthttp.RequestCtx, t target) {
+	var h headers
+	h.read(&ctx.Request.Header)
+	name, ok := unescape(t.name)
+	version, good := unescape(t.version)
+	e := s.path.Snapshot().Endpoint(name)
+	if !ok || !good || e == nil {
+		s.refuse(ctx, fasthttp.StatusNotFound, "Request for unknown model: '"+string(name)+"' is not found")
+		return
+	}
+	if !public(t.op) && !s.allowed(ctx, e, &h) {
+		return
+	}
+	versions := e.Versions
+	if len(version) > 0 {
+		i := e.Split.Find(version)
+		if i < 0 {
+			s.refuse(ctx, fasthttp.StatusNotFound, "Request for unknown model: '"+string(name)+"' version "+string(version)+" is not found")
+			return
+		}
+		versions = versions[i : i+1]
+	}
+	switch t.op {
+	case opHealth:
+		health(ctx, e)
+	case opModelReady:
+		modelReady(ctx, e, versions, len(version) > 0)
+	case opSwagger:
+		s.describe(ctx, e, versions, swagger)
+	default:
+		s.describe(ctx, e, versions, metadata)
+	}
+}
+
+// public reports whether an operation tells nothing but whether something is up.
+func public(o op) bool { return o == opHealth || o == opModelReady }
+
+// allowed checks the credential of a request that does not score.
+func (s *Server) allowed(ctx *fasthttp.RequestCtx, e *gateway.Endpoint, h *headers) bool {
+	_, err := e.Auth.Authenticate(h.credential)
+	if err == nil {
+		return true
+	}
+	message := "no valid credential; send the endpoint's key as 'Authorization: Bearer KEY'"
+	ctx.Response.Header.SetCanonical(keyChallenge, challenge)
+	if err != auth.ErrMissing && err != auth.ErrInvalid {
+		message = "the credential could not be checked"
+	}
+	reply(ctx, fasthttp.StatusUnauthorized, map[string]string{"error": message})
+	return false
+}
+
+// health is Azure ML's liveness of a service.
+func health(ctx *fasthttp.RequestCtx, e *gateway.Endpoint) {
+	ctx.Response.Header.SetContentType("text/plain; charset=utf-8")
+	if !e.Ready() {
+		ctx.Response.SetStatusCode(fasthttp.StatusServiceUnavailable)
+		ctx.Response.SetBodyString("Unhealthy")
+		return
+	}
+	ctx.Response.SetBodyString("Healthy")
+}
+
+func modelReady(ctx *fasthttp.RequestCtx, e *gateway.Endpoint, versions []*gateway.Version, one bool) {
+	ready := e.Ready()
+	if one {
+		ready = versions[0].Pool.Ready()
+	}
+	if !ready {
+		reply(ctx, fasthttp.StatusServiceUnavailable, map[string]any{"name": e.Name, "ready": false, "error": "Model version not ready"})
+		return
+	}
+	reply(ctx, fasthttp.StatusOK, map[string]any{"name": e.Name, "ready": true})
+}
+
+// describe answers with a document about the first of versions that is loaded.
+func (s *Server) describe(ctx *fasthttp.RequestCtx, e *gateway.Endpoint, versions []*gateway.Version, document func(*gateway.Endpoint, []string, scorer.Offer) []byte) {
+	names := make([]string, len(versions))
+	for i, v := range versions {
+		names[i] = v.Name
+	}
+	for _, v := range versions {
+		if offer, ok := v.Pool.Offer(); ok {
+			ctx.Response.Header.SetContentTypeBytes(typeJSON)
+			ctx.Response.SetBody(document(e, names, offer))
+			return
+		}
+	}
+	reply(ctx, fasthttp.StatusServiceUnavailable, map[string]string{"error": "no version of '" + e.Name + "' is ready"})
+}
+
+func metadata(e *gateway.Endpoint, versions []string, o scorer.Offer) []byte {
+	return codec.AppendMetadata(nil, e.Name, versions, o.Platform, &o.Signature)
+}
+
+// object is a JSON object of a document.
+type object = map[string]any
+
+// swagger is the Swagger 2.0 document of Azure ML's routes.
+func swagger(e *gateway.Endpoint, _ []string, o scorer.Offer) []byte {
+	prefix := "/api/v1/service/" + e.Name
+	answers := func(schema object, also ...int) object {
+		r := object{"200": object{"description": "The answer", "schema": schema}}
+		for _, status := range also {
+			r[strconv.Itoa(status)] = object{"description": fasthttp.StatusMessage(status), "schema": object{"$ref": "#/definitions/ErrorResponse"}}
+		}
+		return r
+	}
+	body, _ := json.Marshal(object{ // of plain values: cannot fail
+		"swagger": "2.0", "schemes": []string{"http", "https"}, "consumes": []string{"application/json"}, "produces": []string{"application/json"},
+		"info":                object{"title": e.Name, "version": "1.0", "description": "Scoring of endpoint " + e.Name},
+		"securityDefinitions": object{"Bearer": object{"type": "apiKey", "name": "Authorization", "in": "header", "description": "Bearer KEY"}},
+		"paths": object{
+			prefix + "/": object{"get": object{
+				"operationId": "ServiceHealthCheck", "description": "Whether the service can score", "produces": []string{"text/plain"},
+				"responses": answers(object{"type": "string"}),
+			}},
+			prefix + "/score": object{"post": object{
+				"operationId": "RunMLService", "description": "Scores rows", "security": []object{{"Bearer": []string{}}},
+				"parameters": []object{{"in": "body", "name": "serviceInputPayload", "required": true, "schema": object{"$ref": "#/definitions/ServiceInput"}}},
+				"responses":  answers(object{"$ref": "#/definitions/ServiceOutput"}, 400, 401, 413, 502, 503, 504),
+			}},
+		},
+		"definitions": object{
+			"ServiceInput":  schemaOf(o.Signature.Inputs),
+			"ServiceOutput": schemaOf(o.Signature.Outputs),
+			"ErrorResponse": object{"type": "object", "properties": object{"code": object{"type": "string"}, "message": object{"type": "string"}}},
+		},
+	})
+	return body
+}
+
+// schemaOf describes tensors as an object of nested arrays.
+func schemaOf(tensors []tensor.Info) object {
+	properties := object{}
+	for _, t := range tensors {
+		kind := "number"
+		switch {
+		case t.DType == tensor.Bytes:
+			kind = "string"
+		case t.DType == tensor.Bool:
+			kind = "boolean"
+		case t.DType < tensor.Float16:
+			kind = "integer"
+		}
+		schema := object{"type": kind}
+		for _, d := range slices.Backward(t.Shape) {
+			schema = object{"type": "array", "items": schema}
+			if d >= 0 {
+				schema["minItems"], schema["maxItems"] = d, d
+			}
+		}
+		properties[t.Name] = schema
+	}
+	return object{"type": "object", "properties": properties}
+}

@@ -1,0 +1,245 @@
+// Package httpapi is the HTTP front end: Azure ML's scoring routes and the Open
+// Inference Protocol, each turned into one call of the request path.
+package httpapi
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice.dev/gateway"
+	"sluice.dev/scorer"
+)
+
+// Config of a Server. The zero value is the default.
+type Config struct {
+	MaxBody        int           // bytes of a request's body; 0 means 100 MiB
+	MaxHeader      int           // bytes of a request's head; 0 means 16 KiB
+	MaxConnections int           // at a time; 0 means 65,536
+	ReadTimeout    time.Duration // for a whole request once it began; 0 means a minute
+	IdleTimeout    time.Duration // between requests of a connection; 0 means five minutes
+	TLS            *tls.Config   // nil serves plain HTTP
+	Log            *slog.Logger
+	Version        string // of the server, in its metadata
+}
+
+func (c *Config) setDefaults() {
+	if c.MaxBody == 0 {
+		c.MaxBody = 100 << 20
+	}
+	if c.MaxHeader == 0 {
+		c.MaxHeader = 16 << 10
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 64 << 10
+	}
+	if c.ReadTimeout == 0 {
+		c.ReadTimeout = time.Minute
+	}
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = 5 * time.Minute
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Server serves one path over HTTP/1.1.
+type Server struct {
+	config   Config
+	path     *gateway.Path
+	http     *fasthttp.Server
+	draining atomic.Bool
+}
+
+// New makes a server of p.
+func New(p *gateway.Path, c Config) *Server {
+	c.setDefaults()
+	s := &Server{config: c, path: p}
+	s.http = &fasthttp.Server{
+		Handler:               s.handle,
+		ErrorHandler:          s.broken,
+		Name:                  "sluice",
+		Concurrency:           c.MaxConnections,
+		MaxRequestBodySize:    c.MaxBody,
+		ReadBufferSize:        c.MaxHeader,
+		ReadTimeout:           c.ReadTimeout,
+		IdleTimeout:           c.IdleTimeout,
+		NoDefaultContentType:  true,
+		LazyRequestTime:       true,
+		CloseOnShutdown:       true,
+		SecureErrorLogMessage: true,
+		Logger:                silent{},
+
+		DisablePreParseMultipartForm: true,
+	}
+	return s
+}
+
+// silent drops the library's log: what it says is a client's fault, and clients
+// are told.
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+
+// Serve serves l until Shutdown.
+func (s *Server) Serve(l net.Listener) error {
+	if s.config.TLS != nil {
+		l = tls.NewListener(l, s.config.TLS)
+	}
+	if err := s.http.Serve(l); err != nil {
+		return fmt.Errorf("serve http: %w", err)
+	}
+	return nil
+}
+
+// Drain makes the server report that it is not ready, while it goes on serving.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Ready reports whether the server wants traffic: it is not draining, and there
+// is an endpoint that can serve.
+func (s *Server) Ready() bool {
+	if s.draining.Load() {
+		return false
+	}
+	for _, e := range s.path.Snapshot().Endpoints() {
+		if e.Ready() {
+			return true
+		}
+	}
+	return false
+}
+
+// allReady is what the Open Inference Protocol calls a ready server.
+func (s *Server) allReady() bool {
+	for _, e := range s.path.Snapshot().Endpoints() {
+		if !e.Ready() {
+			return false
+		}
+	}
+	return !s.draining.Load()
+}
+
+// Shutdown stops listening and returns when every request has its answer and
+// every connection is closed, or with ctx's error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.Drain()
+	return s.http.ShutdownWithContext(ctx)
+}
+
+// handle answers one request.
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	defer s.recovered(ctx)
+	r := &ctx.Request.Header
+	if !clean(r) {
+		s.refuse(ctx, fasthttp.StatusBadRequest, "the request's head is not clean HTTP/1.1")
+		return
+	}
+	t := parse(r.RequestURI())
+	if t.op == opUnknown {
+		s.refuse(ctx, fasthttp.StatusNotFound, "Not Found")
+		return
+	}
+	if t.op.post() != r.IsPost() || !t.op.post() && !r.IsGet() {
+		allow := fasthttp.MethodGet
+		if t.op.post() {
+			allow = fasthttp.MethodPost
+		}
+		ctx.Response.Header.Set("Allow", allow)
+		s.refuse(ctx, fasthttp.StatusMethodNotAllowed, "Method Not Allowed")
+		return
+	}
+	if t.op.post() {
+		s.score(ctx, t)
+		return
+	}
+	s.inform(ctx, t)
+}
+
+// recovered answers a request that met a bug, and keeps the process serving.
+func (s *Server) recovered(ctx *fasthttp.RequestCtx) {
+	if r := recover(); r != nil {
+		s.config.Log.Error("request failed by a bug", "panic", fmt.Sprint(r))
+		ctx.Response.Reset()
+		s.refuse(ctx, fasthttp.StatusInternalServerError, "the request could not be answered")
+	}
+}
+
+// score sends a request down the path.
+func (s *Server) score(ctx *fasthttp.RequestCtx, t target) {
+	var h headers
+	h.read(&ctx.Request.Header)
+	if len(h.requestID) > maxID || len(h.clientID) > maxID {
+		s.refuse(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, "a request id has at most 100 characters")
+		return
+	}
+	c := s.path.Call()
+	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
+		c.Response.Fail(status, message)
+	} else {
+		s.path.Serve(c)
+	}
+	s.answer(ctx, c, &h, t)
+	s.path.Done(c)
+}
+
+// prepare fills in the call. A status other than OK answers it at once.
+func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t target) (scorer.Status, string) {
+	if h.encoded {
+		return scorer.Unsupported, "Unsupported compression type"
+	}
+	var named, pinned bool
+	c.Name, named = unescape(t.name)
+	c.Pin, pinned = unescape(t.version)
+	if !named || !pinned {
+		return scorer.InvalidArgument, "the path has a name that is not properly percent-encoded"
+	}
+	if len(c.Pin) == 0 {
+		c.Pin = h.pin
+	}
+	c.Credential, c.Timeout = h.credential, h.timeout
+	c.SetTrace(h.trace)
+	return encode(c, t.op, h.headLength, ctx.Request.Body())
+}
+
+// encode sets the call's body with what is known about its form.
+func encode(c *gateway.Call, o op, headLength int, body []byte) (scorer.Status, string) {
+	switch {
+	case o == opScore:
+		c.SetBody(scorer.AML, 0, body)
+	case headLength == -1:
+		c.SetBody(scorer.OIP, 0, body)
+	case headLength == 0:
+		c.SetBody(scorer.Raw, 0, body)
+	case headLength < 0:
+		return scorer.InvalidArgument, "Unable to parse Inference-Header-Content-Length: it must be a decimal number"
+	case headLength > len(body):
+		return scorer.InvalidArgument, fmt.Sprintf("inference header size should be in range (0, %d), got: %d", len(body), headLength)
+	default:
+		c.SetBody(scorer.OIP, headLength, body)
+	}
+	return scorer.OK, ""
+}
+
+// broken answers what the HTTP library could not read, and the connection closes.
+func (s *Server) broken(ctx *fasthttp.RequestCtx, err error) {
+	var small *fasthttp.ErrSmallBuffer
+	var timeout net.Error
+	switch {
+	case errors.As(err, &small):
+		s.refuse(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's head exceeds %d bytes", s.config.MaxHeader))
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		s.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body exceeds %d bytes", s.config.MaxBody))
+	case errors.As(err, &timeout) && timeout.Timeout():
+		s.refuse(ctx, fasthttp.StatusRequestTimeout, "the request did not arrive in time")
+	default:
+		s.refuse(ctx, fasthttp.StatusBadRequest, "the request is not clean HTTP/1.1")
+	}
+}

@@ -1,0 +1,400 @@
+// Package codec turns the bodies of scoring requests into tensors, and tensors
+// into the bodies of answers.
+//
+// Open Inference Protocol (scorer.OIP, scorer.Raw): the JSON of
+// https://github.com/kserve/open-inference-protocol with the binary tensor
+// extension in both directions. Error texts are Triton's where it has one, since
+// clients match on them; what Triton answers with 500 or lets wrap is refused.
+//
+// Azure ML (scorer.AML): the conventions of its entry scripts. A body is a JSON
+// object with
+//
+//   - one member per model input, named as the input is; or
+//   - "data", for a model with one input; or
+//   - "Inputs", an object with either of the above or such an array itself, and
+//     perhaps "GlobalParameters", which is read over.
+//
+// A value is nested arrays of the input's shape. Where they have one dimension
+// less, they are one row. The answer has a member per output with nested arrays,
+// within "Results" where the request had "Inputs".
+package codec
+
+import (
+	"bytes"
+	"math"
+	"slices"
+
+	"sluice.dev/accel/tensor"
+	"sluice.dev/scorer"
+)
+
+// Infer is one decoded request. It is reused for request after request, and then
+// allocates nothing for numeric tensors.
+type Infer struct {
+	// Inputs has one tensor per input, in signature order. Data points into the
+	// body or into memory of the Infer, until the next Decode.
+	Inputs []tensor.Tensor
+	// Rows is the first dimension of all inputs where the model is batchable,
+	// else 1.
+	Rows int
+
+	kind    scorer.Kind
+	results bool   // the answer goes into "Results"
+	id      []byte // as it stands between its quotes; nil if there was none
+	binary  bool   // outputs are raw unless they say otherwise
+	wanted  []output
+	given   []input
+
+	memory []byte  // decoded data
+	shapes []int64 // shapes of the inputs
+}
+
+// input is where one input's data and shape are.
+type input struct {
+	index  int // in the signature; -1 for a free place
+	dtype  tensor.DType
+	shape  [2]int // in shapes: from, to
+	raw    int    // bytes of raw data that follow the JSON; -1 if it has none
+	memory [2]int // in memory: from, to
+	count  int64  // elements in JSON
+	json   bool   // has data in JSON
+}
+
+// output is one output that the request asks for.
+type output struct {
+	index  int
+	binary bool
+}
+
+// Size is the memory in bytes that r keeps between requests.
+func (r *Infer) Size() int { return cap(r.memory) }
+
+// Decode reads body, which stays lent for as long as Inputs is used and until
+// Append. model and version name what is called, for messages. Errors are
+// *scorer.Error.
+func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version string, headLength int, body []byte) error {
+	r.kind, r.results, r.id, r.binary, r.Rows = kind, false, nil, false, 1
+	r.wanted, r.given = r.wanted[:0], r.given[:0]
+	r.memory, r.shapes = r.memory[:0], r.shapes[:0]
+	var err error
+	switch kind {
+	case scorer.OIP:
+		err = r.decodeOIP(sig, model, headLength, body)
+	case scorer.Raw:
+		err = r.decodeRaw(sig, model, body)
+	case scorer.AML:
+		err = r.decodeAML(sig, model, body)
+	default:
+		err = scorer.Errorf(scorer.Unsupported, "this scorer does not know the request's encoding; update it")
+	}
+	if err != nil {
+		return err
+	}
+	return r.checkRows(sig, model)
+}
+
+// place makes Inputs as long as the signature's, empty.
+func (r *Infer) place(sig *tensor.Signature) {
+	r.Inputs = slices.Grow(r.Inputs[:0], len(sig.Inputs))[:len(sig.Inputs)]
+	clear(r.Inputs)
+}
+
+// decodeOIP reads JSON of headLength bytes, or all of body where that is 0, and
+// the raw tensors behind it.
+func (r *Infer) decodeOIP(sig *tensor.Signature, model string, headLength int, body []byte) error {
+	if headLength < 0 || headLength > len(body) {
+		return scorer.Errorf(scorer.InvalidArgument, "inference header size should be in range (0, %d), got: %d", len(body), headLength)
+	}
+	head, tail := body, []byte(nil)
+	if headLength > 0 {
+		head, tail = body[:headLength], body[headLength:]
+	}
+	s := scanner{b: head}
+	if s.peek() == 0 {
+		s.syntax("The document is empty.")
+	} else if !s.take('{') {
+		s.fail("failed to get request params.: attempt to get members for non-object")
+	}
+	seen := false
+	for name, more := s.key(true); more && s.err == nil; name, more = s.key(false) {
+		switch string(name) {
+		case "id":
+			r.readID(&s)
+		case "parameters":
+			r.parameters(&s)
+		case "inputs":
+			if seen {
+				s.fail("the request has 'inputs' twice")
+			}
+			seen = true
+			r.readInputs(&s, sig, model)
+		case "outputs":
+			r.readOutputs(&s, sig, model)
+		default:
+			s.skip(1)
+		}
+	}
+	s.end()
+	if s.err != nil {
+		return s.err
+	}
+	if !seen {
+		return scorer.Errorf(scorer.InvalidArgument, "Unable to parse 'inputs': attempt to access non-existing object member 'inputs'")
+	}
+	return r.assemble(sig, model, tail, headLength > 0)
+}
+
+func (r *Infer) readID(s *scanner) {
+	if s.peek() != '"' {
+		s.fail("Unable to parse 'id': attempt to access JSON non-string as string")
+		return
+	}
+	from := s.i + 1
+	s.text()
+	if s.err == nil {
+		r.id = s.b[from : s.i-1]
+	}
+}
+
+// parameters reads those of the request.
+func (r *Infer) parameters(s *scanner) {
+	r.members(s, func(name []byte) {
+		switch {
+		case string(name) == "binary_data_output":
+			r.binary = readFlag(s, "binary_data_output")
+		case bytes.HasPrefix(name, []byte("triton_")):
+			s.fail("parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
+		default:
+			s.skip(2)
+		}
+	})
+}
+
+// members calls each for every member of a parameters object, whose value it reads.
+func (r *Infer) members(s *scanner, each func(name []byte)) {
+	if !s.take('{') {
+		s.fail("Unable to parse 'parameters': attempt to access JSON non-object as object")
+		return
+	}
+	for name, more := s.key(true); more && s.err == nil; name, more = s.key(false) {
+		each(name)
+	}
+}
+
+func readFlag(s *scanner, name string) bool {
+	v, ok := s.boolean()
+	if !ok {
+		s.fail("Unable to parse '%s': attempt to access JSON non-boolean as boolean", name)
+	}
+	return v
+}
+
+func (r *Infer) readInputs(s *scanner, sig *tensor.Signature, model string) {
+	if !s.take('[') {
+		s.fail("Unable to parse 'inputs': attempt to access JSON non-array as array")
+		return
+	}
+	for more := s.element(true); more && s.err == nil; more = s.element(false) {
+		r.readInput(s, sig, model)
+	}
+}
+
+// readInput reads one input object. Data that comes before its type is read when
+// the type is known.
+func (r *Infer) readInput(s *scanner, sig *tensor.Signature, model string) {
+	in := input{index: -1, raw: -1}
+	var name []byte
+	later, shaped := -1, false
+	if !s.take('{') {
+		s.fail("Unable to parse 'inputs': attempt to access JSON non-object as object")
+	}
+	for key, more := s.key(true); more && s.err == nil; key, more = s.key(false) {
+		switch string(key) {
+		case "name":
+			name = readText(s, "name")
+		case "datatype":
+			text := readText(s, "datatype")
+			var ok bool
+			if in.dtype, ok = tensor.ParseDType(text); !ok {
+				s.fail("invalid datatype '%.32s' for input '%.64s'", text, name)
+			}
+		case "shape":
+			r.readShape(s, &in)
+			shaped = true
+		case "parameters":
+			r.inputParameters(s, &in)
+		case "data":
+			if in.json || later >= 0 {
+				s.fail("input '%.64s' has 'data' twice", name)
+			} else if in.dtype == tensor.Invalid {
+				s.peek()
+				later = s.i
+				s.skip(3)
+			} else {
+				r.readData(s, &in, name)
+			}
+		default:
+			s.skip(3)
+		}
+	}
+	if later >= 0 && s.err == nil && in.dtype != tensor.Invalid {
+		again := scanner{b: s.b, i: later}
+		r.readData(&again, &in, name)
+		if again.err != nil {
+			s.err, s.i = again.err, len(s.b)
+		}
+	}
+	if s.err == nil {
+		s.err = r.addInput(sig, model, name, in, shaped)
+	}
+}
+
+// readText reads a member that must be a string.
+func readText(s *scanner, member string) []byte {
+	if s.peek() != '"' {
+		s.fail("Unable to parse '%s': attempt to access JSON non-string as string", member)
+		return nil
+	}
+	return s.text()
+}
+
+func (r *Infer) readShape(s *scanner, in *input) {
+	in.shape[0] = len(r.shapes)
+	if !s.take('[') {
+		s.fail("Unable to parse 'shape': attempt to access JSON non-array as array")
+		return
+	}
+	for more := s.element(true); more && s.err == nil; more = s.element(false) {
+		if len(r.shapes)-in.shape[0] == 64 {
+			s.fail("a shape has at most 64 dimensions")
+			return
+		}
+		if !isDigit(s.peek()) {
+			s.fail("Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer")
+			return
+		}
+		d := s.number()
+		m, _, ok := d.integer()
+		if s.err == nil && (!ok || m > math.MaxInt64) {
+			s.fail("Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer")
+		}
+		r.shapes = append(r.shapes, int64(m))
+	}
+	in.shape[1] = len(r.shapes)
+}
+
+func (r *Infer) inputParameters(s *scanner, in *input) {
+	r.members(s, func(name []byte) {
+		switch string(name) {
+		case "binary_data_size":
+			d := decimal{}
+			if isDigit(s.peek()) {
+				d = s.number()
+			}
+			m, _, ok := d.integer()
+			if !ok || m > math.MaxInt32 || len(d.text) == 0 {
+				s.fail("Unable to parse 'binary_data_size': it must be a number of bytes")
+				return
+			}
+			in.raw = int(m)
+		case "shared_memory_region":
+			s.fail("shared memory is not supported; send the tensor with the request")
+		default:
+			s.skip(4)
+		}
+	})
+}
+
+func (r *Infer) readData(s *scanner, in *input, name []byte) {
+	in.json = true
+	in.memory[0] = len(r.memory)
+	var n nest
+	r.memory, in.count = s.array(r.memory, in.dtype, name, &n, 0)
+	in.memory[1] = len(r.memory)
+}
+
+// addInput takes an input that was read, and checks that it belongs to the model.
+func (r *Infer) addInput(sig *tensor.Signature, model string, name []byte, in input, shaped bool) error {
+	refuse := func(format string, args ...any) error { return scorer.Errorf(scorer.InvalidArgument, format, args...) }
+	switch {
+	case name == nil:
+		return refuse("Unable to parse 'name': attempt to access non-existing object member 'name'")
+	case !shaped:
+		return refuse("Unable to parse 'shape': attempt to access non-existing object member 'shape'")
+	case in.dtype == tensor.Invalid:
+		return refuse("Unable to parse 'datatype': attempt to access non-existing object member 'datatype'")
+	case in.json && in.raw >= 0:
+		return refuse("Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But set 'data' 'binary_data_size'")
+	case !in.json && in.raw < 0:
+		return refuse("Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But no field is set")
+	}
+	if in.index = index(sig.Inputs, name); in.index < 0 {
+		return refuse("unexpected inference input '%.64s' for model '%s'", name, model)
+	}
+	for i := range r.given {
+		if r.given[i].index == in.index {
+			return refuse("input '%s' already exists in request", name)
+		}
+	}
+	r.given = append(r.given, in)
+	return nil
+}
+
+func index(list []tensor.Info, name []byte) int {
+	for i := range list {
+		if list[i].Name == string(name) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (r *Infer) readOutputs(s *scanner, sig *tensor.Signature, model string) {
+	if !s.take('[') {
+		s.fail("Unable to parse 'outputs': attempt to access JSON non-array as array")
+		return
+	}
+	for more := s.element(true); more && s.err == nil; more = s.element(false) {
+		if !s.take('{') {
+			s.fail("Unable to parse 'outputs': attempt to access JSON non-object as object")
+			return
+		}
+		r.readOutput(s, sig, model)
+	}
+}
+
+func (r *Infer) readOutput(s *scanner, sig *tensor.Signature, model string) {
+	o := output{index: -1}
+	var name []byte
+	for key, more := s.key(true); more && s.err == nil; key, more = s.key(false) {
+		switch string(key) {
+		case "name":
+			name = readText(s, "name")
+		case "parameters":
+			r.members(s, func(p []byte) {
+				switch string(p) {
+				case "binary_data":
+					o.binary = readFlag(s, "binary_data")
+				case "classification", "shared_memory_region":
+					s.fail("the output parameter '%s' is not supported", p)
+				default:
+					s.skip(4)
+				}
+			})
+		default:
+			s.skip(3)
+		}
+	}
+	if s.err != nil {
+		return
+	}
+	if o.index = index(sig.Outputs, name); o.index < 0 {
+		s.fail("unexpected inference output '%.64s' for model '%s'", name, model)
+	}
+	for i := range r.wanted {
+		if r.wanted[i].index == o.index {
+			s.fail("output '%s' already exists in request", name)
+		}
+	}
+	r.wanted = append(r.wanted, o)
+}

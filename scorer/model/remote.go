@@ -1,0 +1,78 @@
+package model
+
+import (
+	"sync"
+
+	"sluice.dev/accel/tensor"
+	"sluice.dev/scorer"
+	"sluice.dev/scorer/batch"
+	"sluice.dev/scorer/codec"
+)
+
+// Pending is a request that came over a wire and is answered later.
+type Pending interface {
+	// Canceled reports whether nobody wants the answer any more.
+	Canceled() bool
+	// Reply answers, exactly once; resp is lent until it returns.
+	Reply(resp *scorer.Response)
+}
+
+// remote is one request of a caller beyond a wire.
+type remote struct {
+	version *Version
+	pending Pending
+	infer   codec.Infer
+	job     batch.Job
+	resp    scorer.Response
+}
+
+var remotes = sync.Pool{New: func() any { return new(remote) }}
+
+// inlineBody is up to what size in bytes a body is decoded on the caller's
+// goroutine, which reads other requests from the same connection.
+const inlineBody = 64 << 10
+
+// Start begins a request and returns; p.Reply ends it, perhaps before. req.Body
+// is lent until then; req.Wait is not used.
+func (v *Version) Start(req scorer.Request, p Pending) {
+	if len(req.Body) > inlineBody {
+		go v.start(&req, p) // ends with the request; Close waits for its job
+		return
+	}
+	v.start(&req, p)
+}
+
+func (v *Version) start(req *scorer.Request, p Pending) {
+	r := remotes.Get().(*remote)
+	r.version, r.pending = v, p
+	r.resp.Reset()
+	r.job.Owner = r
+	err := v.decode(req, &r.infer, &r.job)
+	if err == nil && v.queue.Submit(&r.job) {
+		return
+	}
+	if err == nil {
+		err = errClosed
+	}
+	r.Done(&r.job, nil, err)
+}
+
+// Hold implements batch.Owner.
+func (r *remote) Hold(*batch.Job) bool { return !r.pending.Canceled() }
+
+// Release implements batch.Owner.
+func (r *remote) Release(*batch.Job) {}
+
+// Done implements batch.Owner: it encodes from the device's memory.
+func (r *remote) Done(job *batch.Job, out []tensor.Tensor, err error) {
+	if err != nil {
+		fail(&r.resp, err)
+	} else {
+		r.version.encode(&r.infer, job, out, &r.resp)
+	}
+	r.pending.Reply(&r.resp)
+	r.version, r.pending = nil, nil
+	if cap(r.resp.Body) <= maxKept && r.infer.Size() <= maxKept {
+		remotes.Put(r)
+	}
+}

@@ -1,0 +1,237 @@
+// Package model keeps the model versions of a process: loaded, warmed up,
+// swapped as a set, and closed when the last request has left.
+package model
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice.dev/accel"
+	"sluice.dev/scorer"
+	"sluice.dev/scorer/batch"
+)
+
+// Auto is the accelerator name that picks the best one that this machine has.
+const Auto = "auto"
+
+// preference is the order in which Auto tries the drivers.
+var preference = []string{"cuda", "cpu"}
+
+// Config describes one version. Two equal configurations are the same version,
+// and a reload keeps it.
+type Config struct {
+	Endpoint    string
+	Version     string
+	Path        string // the model's file
+	Accelerator string // a driver's name, or Auto; empty is Auto
+	Threads     int    // per run; 0 is the driver's default
+	MaxBatch    int    // rows per run; 0 measures what is best
+
+	digest string // of the file, "sha256:" and hex; filled in by Stage
+}
+
+// Key names a version within a process.
+type Key struct{ Endpoint, Version string }
+
+// Key is the version's name.
+func (c *Config) Key() Key { return Key{c.Endpoint, c.Version} }
+
+// Observer makes the observer of one version's runs; nil observes nothing.
+type Observer func(Key) batch.Observer
+
+// Set is the versions of a process. One goroutine at a time stages and closes.
+type Set struct {
+	drivers  map[string]accel.Driver
+	observer Observer
+	log      *slog.Logger
+
+	runners map[string]*batch.Runner // by driver and device
+	slots   map[string]int
+	current map[Key]*Version
+	closing sync.WaitGroup
+}
+
+// NewSet makes an empty set over drivers.
+func NewSet(drivers []accel.Driver, o Observer, log *slog.Logger) *Set {
+	s := &Set{
+		drivers: map[string]accel.Driver{}, observer: o, log: log,
+		runners: map[string]*batch.Runner{}, slots: map[string]int{}, current: map[Key]*Version{},
+	}
+	for _, d := range drivers {
+		s.drivers[d.Name()] = d
+	}
+	return s
+}
+
+// Stage is a set of loaded versions that waits to become the current one.
+type Stage struct {
+	set      *Set
+	versions map[Key]*Version
+	loaded   []*Version // those that the current set does not have
+}
+
+// Stage loads what configs name and the current set does not have already. An
+// error names every version that could not be loaded, and leaves nothing behind.
+func (s *Set) Stage(ctx context.Context, configs []Config) (*Stage, error) {
+	st := &Stage{set: s, versions: map[Key]*Version{}}
+	var errs []error
+	for _, c := range configs {
+		if err := st.add(ctx, c); err != nil {
+			errs = append(errs, fmt.Errorf("endpoint %s, version %s: %w", c.Endpoint, c.Version, err))
+		}
+	}
+	if len(errs) > 0 {
+		st.Discard()
+		return nil, errors.Join(errs...)
+	}
+	return st, nil
+}
+
+func (st *Stage) add(ctx context.Context, c Config) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if c.Accelerator == "" {
+		c.Accelerator = Auto
+	}
+	var err error
+	if c.digest, err = digest(c.Path); err != nil {
+		return err
+	}
+	if v := st.set.current[c.Key()]; v != nil && v.config == c {
+		st.versions[c.Key()] = v
+		return nil
+	}
+	v, err := st.set.load(c)
+	if err != nil {
+		return err
+	}
+	st.versions[c.Key()] = v
+	st.loaded = append(st.loaded, v)
+	return nil
+}
+
+// digest names the content of a model's file.
+func digest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("open model: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read model: %w", err)
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// load opens one version and warms it up.
+func (s *Set) load(c Config) (*Version, error) {
+	driver, device, err := s.pick(c.Accelerator)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	inst, err := driver.Open(accel.Model{Name: c.Version, Path: c.Path}, accel.Options{Device: device.ID, Threads: c.Threads})
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", c.Path, err)
+	}
+	limit, err := warmUp(inst, c.MaxBatch)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
+	}
+	s.log.Info("model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
+		"device", device.Name, "max_batch", limit, "digest", c.digest, "seconds", time.Since(began).Seconds())
+	return s.open(c, driver.Name(), device, inst, limit), nil
+}
+
+// pick finds the driver that a configuration names, and its first device.
+func (s *Set) pick(name string) (accel.Driver, accel.Device, error) {
+	names := []string{name}
+	if name == Auto {
+		names = preference
+	}
+	var errs []error
+	for _, n := range names {
+		d := s.drivers[n]
+		if d == nil {
+			continue
+		}
+		devices, err := d.Devices()
+		if err == nil && len(devices) > 0 {
+			return d, devices[0], nil
+		}
+		errs = append(errs, fmt.Errorf("accelerator %s: %w", n, err))
+	}
+	if len(errs) > 0 {
+		return nil, accel.Device{}, errors.Join(errs...)
+	}
+	return nil, accel.Device{}, fmt.Errorf("accelerator %q is not built in; there are: %s", name,
+		strings.Join(slices.Sorted(maps.Keys(s.drivers)), ", "))
+}
+
+// open puts a loaded model on its device's runner.
+func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Instance, limit int) *Version {
+	where := driver + "/" + device.ID
+	r := s.runners[where]
+	if r == nil {
+		r = batch.NewRunner(device.Slots)
+		s.runners[where] = r
+	}
+	var o batch.Observer
+	if s.observer != nil {
+		o = s.observer(c.Key())
+	}
+	return &Version{
+		config: c, inst: inst, queue: r.Open(inst, limit, o),
+		offer: scorer.Offer{
+			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
+			// Two batches per slot: one that runs, and one that gathers meanwhile.
+			Window: 2 * device.Slots * limit, Signature: *inst.Signature(),
+		},
+	}
+}
+
+// Versions are the staged ones.
+func (st *Stage) Versions() map[Key]*Version { return st.versions }
+
+// Discard closes what was loaded for nothing.
+func (st *Stage) Discard() {
+	for _, v := range st.loaded {
+		v.close(st.set.log)
+	}
+}
+
+// Commit makes the stage the current set. Versions that it lacks answer
+// Unavailable from now on, finish what they have in the background, and are
+// closed.
+func (st *Stage) Commit() {
+	s := st.set
+	old := s.current
+	s.current = st.versions
+	for k, v := range old {
+		if s.current[k] != v {
+			s.closing.Go(func() { v.close(s.log) })
+		}
+	}
+}
+
+// Close waits for what runs and frees everything.
+func (s *Set) Close() {
+	(&Stage{set: s}).Commit()
+	s.closing.Wait()
+	for _, r := range s.runners {
+		r.Close()
+	}
+}

@@ -1,0 +1,162 @@
+package model
+
+import (
+	"log/slog"
+	"sync"
+
+	"sluice.dev/accel"
+	"sluice.dev/accel/tensor"
+	"sluice.dev/scorer"
+	"sluice.dev/scorer/batch"
+	"sluice.dev/scorer/codec"
+)
+
+// Version is one loaded model. It is a scorer.Scorer for callers in this
+// process; Start serves callers beyond a wire.
+type Version struct {
+	config Config
+	inst   accel.Instance
+	queue  *batch.Queue
+	offer  scorer.Offer
+}
+
+// Offer says what the version is and how much of it may be in flight.
+func (v *Version) Offer() scorer.Offer { return v.offer }
+
+// Waiting is how many requests wait for a device.
+func (v *Version) Waiting() int { return v.queue.Waiting() }
+
+// close finishes what is there and frees the model.
+func (v *Version) close(log *slog.Logger) {
+	v.queue.Close()
+	if err := v.inst.Close(); err != nil {
+		log.Error("model not freed", "endpoint", v.config.Endpoint, "version", v.config.Version, "error", err)
+		return
+	}
+	log.Info("model closed", "endpoint", v.config.Endpoint, "version", v.config.Version)
+}
+
+// decode reads the body into in and prepares job.
+func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) error {
+	err := in.Decode(req.Kind, &v.offer.Signature, v.config.Endpoint, v.config.Version, req.HeadLength, req.Body)
+	if err != nil {
+		return err
+	}
+	job.In, job.Rows, job.Deadline = in.Inputs, in.Rows, req.Deadline
+	return nil
+}
+
+// encode writes the answer to a job into resp.
+func (v *Version) encode(in *codec.Infer, job *batch.Job, out []tensor.Tensor, resp *scorer.Response) {
+	resp.Rows, resp.Batch, resp.Queue, resp.Device = job.Rows, job.Batch, job.Queue, job.Device
+	body, head, err := in.Append(resp.Body[:0], &v.offer.Signature, v.config.Endpoint, v.config.Version, out)
+	if err != nil {
+		fail(resp, err)
+		return
+	}
+	resp.Status, resp.Body, resp.HeadLength = scorer.OK, body, head
+}
+
+// fail answers with an error.
+func fail(resp *scorer.Response, err error) {
+	known, ok := err.(*scorer.Error)
+	if !ok {
+		known = &scorer.Error{Status: scorer.Internal, Message: "the request could not be answered"}
+	}
+	resp.Fail(known.Status, known.Message)
+	resp.NotStarted = known.Status == scorer.Unavailable
+}
+
+var errClosed = &scorer.Error{Status: scorer.Unavailable, Message: "this version is being replaced; send the request again"}
+
+// local is one request of a caller in this process, who waits for it.
+type local struct {
+	infer  codec.Infer
+	job    batch.Job
+	wait   *scorer.Waiter
+	ticket scorer.Ticket
+
+	// The answer, copied from the device's memory by Done.
+	out    []tensor.Tensor
+	shapes []int64
+	data   []byte
+	err    error
+}
+
+// maxKept bounds the memory in bytes that a pooled request keeps.
+const maxKept = 1 << 20
+
+var locals = sync.Pool{New: func() any { return new(local) }}
+
+// Score implements scorer.Scorer.
+func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
+	l := locals.Get().(*local)
+	if err := v.decode(req, &l.infer, &l.job); err != nil {
+		fail(resp, err)
+		l.free()
+		return
+	}
+	l.wait, l.job.Owner = req.Wait, l
+	l.ticket = req.Wait.Arm()
+	if !v.queue.Submit(&l.job) && l.wait.Claim(l.ticket) {
+		l.err = errClosed
+		l.wait.Finish(l.ticket)
+	}
+	if !l.wait.Wait() {
+		if v.queue.Remove(&l.job) {
+			l.free()
+		} // else a worker still has it, and the garbage collector will
+		abandoned(req, resp)
+		return
+	}
+	if l.err != nil {
+		fail(resp, l.err)
+	} else {
+		v.encode(&l.infer, &l.job, l.out, resp)
+	}
+	l.free()
+}
+
+// abandoned answers a request that nobody waits for.
+func abandoned(req *scorer.Request, resp *scorer.Response) {
+	if scorer.Now() >= req.Deadline {
+		resp.Fail(scorer.DeadlineExceeded, "no answer in time")
+		return
+	}
+	resp.Fail(scorer.Canceled, "cancelled by the client")
+}
+
+func (l *local) free() {
+	if cap(l.data) > maxKept || l.infer.Size() > maxKept {
+		return
+	}
+	l.err, l.wait = nil, nil
+	locals.Put(l)
+}
+
+// Hold implements batch.Owner.
+func (l *local) Hold(*batch.Job) bool { return l.wait.Claim(l.ticket) }
+
+// Release implements batch.Owner.
+func (l *local) Release(*batch.Job) { l.wait.Release(l.ticket) }
+
+// Done implements batch.Owner: the answer is copied, so that the caller encodes
+// it on its own goroutine while the device goes on.
+func (l *local) Done(_ *batch.Job, out []tensor.Tensor, err error) {
+	if !l.wait.Claim(l.ticket) {
+		return
+	}
+	l.err = err
+	l.out, l.shapes, l.data = l.out[:0], l.shapes[:0], l.data[:0]
+	for i := range out {
+		l.keep(&out[i])
+	}
+	l.wait.Finish(l.ticket)
+}
+
+func (l *local) keep(t *tensor.Tensor) {
+	d, s := len(l.data), len(l.shapes)
+	l.data = append(l.data, t.Data...)
+	l.shapes = append(l.shapes, t.Shape...)
+	l.out = append(l.out, tensor.Tensor{DType: t.DType, Shape: l.shapes[s:len(l.shapes):len(l.shapes)], Data: l.data[d:len(l.data):len(l.data)]})
+}

@@ -1,0 +1,63 @@
+// Package null is a device that does nothing: what is left of a request's cost
+// is everybody else's.
+package null
+
+import (
+	"slices"
+
+	"sluice.dev/accel"
+	"sluice.dev/accel/tensor"
+)
+
+// Digits is the signature of the digits example, which null models have: a row of
+// 64 pixels in, a label and ten probabilities out.
+var Digits = tensor.Signature{
+	Inputs: []tensor.Info{{Name: "input", DType: tensor.Float32, Shape: []int64{-1, 64}}},
+	Outputs: []tensor.Info{
+		{Name: "label", DType: tensor.Int64, Shape: []int64{-1}},
+		{Name: "probabilities", DType: tensor.Float32, Shape: []int64{-1, 10}},
+	},
+}
+
+// Driver implements accel.Driver. The model's file is not read; every model has
+// the signature Digits, and answers zeros.
+type Driver struct{}
+
+// New makes the driver.
+func New() Driver { return Driver{} }
+
+// Name implements accel.Driver.
+func (Driver) Name() string { return "null" }
+
+// Devices implements accel.Driver: one, with two slots.
+func (Driver) Devices() ([]accel.Device, error) {
+	return []accel.Device{{ID: "0", Name: "null", Slots: 2}}, nil
+}
+
+// Open implements accel.Driver.
+func (Driver) Open(accel.Model, accel.Options) (accel.Instance, error) { return instance{}, nil }
+
+type instance struct{}
+
+func (instance) Signature() *tensor.Signature { return &Digits }
+func (instance) Close() error                 { return nil }
+
+func (instance) Bind(in, out []tensor.Tensor) (accel.Call, error) {
+	c := &call{out: make([]tensor.Tensor, len(out))}
+	for i, t := range out {
+		info := Digits.Outputs[i]
+		if t.Data == nil {
+			t.Shape = append([]int64{in[0].Shape[0]}, info.Shape[1:]...)
+			size, _ := tensor.ByteSize(info.DType, t.Shape)
+			t.Data = make([]byte, size)
+		}
+		c.out[i] = tensor.Tensor{DType: info.DType, Shape: slices.Clone(t.Shape), Data: t.Data}
+	}
+	return c, nil
+}
+
+type call struct{ out []tensor.Tensor }
+
+func (c *call) Run() error                 { return nil }
+func (c *call) Output(i int) tensor.Tensor { return c.out[i] }
+func (c *call) Close() error               { return nil }

@@ -1,0 +1,224 @@
+package ort
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"unsafe"
+
+	ort "github.com/yalue/onnxruntime_go"
+
+	"sluice.dev/accel"
+	"sluice.dev/accel/tensor"
+)
+
+// instance is one session. Any number of calls may run at a time.
+type instance struct {
+	session *ort.DynamicAdvancedSession
+	sig     *tensor.Signature
+}
+
+// Signature implements accel.Instance.
+func (m *instance) Signature() *tensor.Signature { return m.sig }
+
+// Close implements accel.Instance.
+func (m *instance) Close() error { return m.session.Destroy() }
+
+// elements are the runtime's names of the element types.
+var elements = func() map[tensor.DType]ort.TensorElementDataType {
+	m := map[tensor.DType]ort.TensorElementDataType{}
+	for k, v := range dtypes {
+		m[v] = k
+	}
+	return m
+}()
+
+// Bind implements accel.Instance. Data must be aligned to its element's size.
+func (m *instance) Bind(in, out []tensor.Tensor) (accel.Call, error) {
+	if len(in) != len(m.sig.Inputs) || len(out) != len(m.sig.Outputs) {
+		return nil, fmt.Errorf("bound %d inputs and %d outputs to a model with %d and %d", len(in), len(out), len(m.sig.Inputs), len(m.sig.Outputs))
+	}
+	c := &call{model: m, outputs: make([]ort.Value, len(out)), views: make([]tensor.Tensor, len(out))}
+	if err := c.bind(in, out); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// call is a run over memory that its caller lends.
+//
+// The runtime keeps addresses of that memory between runs. It stays valid since
+// the call refers to it (views, given) and pins it until Close; the binding keeps
+// nothing alive by itself.
+type call struct {
+	model   *instance
+	pins    runtime.Pinner
+	inputs  []ort.Value
+	refresh []func() error // copies into inputs that do not share the caller's memory
+	outputs []ort.Value    // nil where the runtime provides them
+	given   []tensor.Tensor
+	views   []tensor.Tensor // the outputs
+	binding *ort.IoBinding  // nil where an output is not given
+}
+
+func (c *call) bind(in, out []tensor.Tensor) error {
+	for i := range in {
+		v, err := c.input(&c.model.sig.Inputs[i], in[i])
+		if err != nil {
+			return err
+		}
+		c.inputs = append(c.inputs, v)
+	}
+	all := true
+	for i := range out {
+		if out[i].Data == nil {
+			all = false
+			continue
+		}
+		v, err := c.share(&c.model.sig.Outputs[i], out[i])
+		if err != nil {
+			return err
+		}
+		c.outputs[i] = v
+		c.views[i] = tensor.Tensor{DType: out[i].DType, Shape: slices.Clone(out[i].Shape), Data: out[i].Data}
+	}
+	if !all {
+		return c.known()
+	}
+	return c.bindAll()
+}
+
+// bindAll makes the binding with which a run passes nothing but a pointer.
+func (c *call) bindAll() error {
+	var err error
+	if c.binding, err = c.model.session.CreateIoBinding(); err != nil {
+		return fmt.Errorf("create binding: %w", err)
+	}
+	for i, v := range c.inputs {
+		if err := c.binding.BindInput(c.model.sig.Inputs[i].Name, v); err != nil {
+			return fmt.Errorf("bind input %q: %w", c.model.sig.Inputs[i].Name, err)
+		}
+	}
+	for i, v := range c.outputs {
+		if err := c.binding.BindOutput(c.model.sig.Outputs[i].Name, v); err != nil {
+			return fmt.Errorf("bind output %q: %w", c.model.sig.Outputs[i].Name, err)
+		}
+	}
+	return nil
+}
+
+// known refuses outputs that the runtime's Go binding cannot take over.
+func (c *call) known() error {
+	for i, o := range c.outputs {
+		if t := c.model.sig.Outputs[i].DType; o == nil && (t == tensor.Float16 || t == tensor.BFloat16) {
+			return fmt.Errorf("output %q of type %v needs memory given, so all its dimensions but the first must be fixed", c.model.sig.Outputs[i].Name, t)
+		}
+	}
+	return nil
+}
+
+// input makes a value of t, sharing its memory where the runtime can.
+func (c *call) input(info *tensor.Info, t tensor.Tensor) (ort.Value, error) {
+	switch {
+	case info.DType == tensor.Bytes:
+		return c.strings(info, t)
+	case len(t.Shape) == 0:
+		return c.scalar(info, t)
+	}
+	return c.share(info, t)
+}
+
+// share makes a value over t's memory.
+func (c *call) share(info *tensor.Info, t tensor.Tensor) (ort.Value, error) {
+	size, ok := tensor.ByteSize(info.DType, t.Shape)
+	switch {
+	case t.DType != info.DType || !info.Accepts(t.Shape):
+		return nil, fmt.Errorf("tensor %q is %v %v; bound %v %v", info.Name, info.DType, info.Shape, t.DType, t.Shape)
+	case len(t.Shape) == 0:
+		return nil, fmt.Errorf("tensor %q is a scalar: its memory cannot be given", info.Name)
+	case !ok || size != int64(len(t.Data)) || size == 0:
+		return nil, fmt.Errorf("tensor %q of shape %v has %d bytes of data", info.Name, t.Shape, len(t.Data))
+	case uintptr(unsafe.Pointer(&t.Data[0]))%uintptr(info.DType.Size()) != 0:
+		return nil, fmt.Errorf("tensor %q: the data of %v is not aligned", info.Name, info.DType)
+	}
+	c.pins.Pin(&t.Data[0])
+	c.given = append(c.given, t)
+	v, err := ort.NewCustomDataTensor(ort.NewShape(t.Shape...), t.Data, elements[info.DType])
+	if err != nil {
+		return nil, fmt.Errorf("tensor %q: %w", info.Name, err)
+	}
+	return v, nil
+}
+
+// strings makes a value of a Bytes tensor, filled anew before every run.
+func (c *call) strings(info *tensor.Info, t tensor.Tensor) (ort.Value, error) {
+	v, err := ort.NewStringTensor(ort.NewShape(t.Shape...))
+	if err != nil {
+		return nil, fmt.Errorf("tensor %q: %w", info.Name, err)
+	}
+	n, _ := tensor.Elements(t.Shape)
+	c.refresh = append(c.refresh, func() error {
+		texts := make([]string, 0, n)
+		for data := t.Data; len(data) >= 4; {
+			end := 4 + int(binary.LittleEndian.Uint32(data))
+			if end > len(data) {
+				return fmt.Errorf("tensor %q: the data ends within an element", info.Name)
+			}
+			texts = append(texts, string(data[4:end]))
+			data = data[end:]
+		}
+		if int64(len(texts)) != n {
+			return fmt.Errorf("tensor %q of shape %v has %d elements", info.Name, t.Shape, len(texts))
+		}
+		return v.SetContents(texts)
+	})
+	return v, nil
+}
+
+// Run implements accel.Call.
+func (c *call) Run() error {
+	for _, f := range c.refresh {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	if c.binding != nil {
+		return c.model.session.RunWithBinding(c.binding)
+	}
+	return c.runDynamic()
+}
+
+// runDynamic lets the runtime provide the outputs that are not given.
+func (c *call) runDynamic() error {
+	out := slices.Clone(c.outputs)
+	if err := c.model.session.Run(c.inputs, out); err != nil {
+		return err
+	}
+	var err error
+	for i, v := range out {
+		if c.outputs[i] == nil {
+			c.views[i], err = taken(v, c.model.sig.Outputs[i].DType, err)
+		}
+	}
+	return err
+}
+
+// Output implements accel.Call.
+func (c *call) Output(i int) tensor.Tensor { return c.views[i] }
+
+// Close implements accel.Call.
+func (c *call) Close() error {
+	var errs []error
+	if c.binding != nil {
+		errs = append(errs, c.binding.Destroy())
+	}
+	for _, v := range slices.Concat(c.inputs, c.outputs) {
+		if v != nil {
+			errs = append(errs, v.Destroy())
+		}
+	}
+	c.pins.Unpin()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,113 @@
+// Package cli is what the commands share: version, logging, flags, and how a
+// process starts and ends.
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice.dev/cmd/internal/serve"
+)
+
+// Version is the build's, set by the linker.
+var Version = "dev"
+
+// Main runs root with signals, and exits with its status.
+func Main(root *cobra.Command) {
+	root.SilenceUsage = true
+	root.SilenceErrors = true
+	root.Version = Version
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", root.Name(), err)
+		os.Exit(1)
+	}
+}
+
+// VersionCommand tells the version.
+func VersionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print version, Go release and platform", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) {
+			fmt.Fprintf(c.OutOrStdout(), "sluice %s (%s, %s/%s%s)\n", Version, runtime.Version(), runtime.GOOS, runtime.GOARCH, revision())
+		},
+	}
+}
+
+// revision is the commit of the build, where it is known.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return ", " + s.Value
+		}
+	}
+	return ""
+}
+
+// Env is an environment variable's value, else otherwise.
+func Env(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// Process adds the flags that every serving process has.
+func Process(c *cobra.Command, o *serve.Options, format, level *string) {
+	f := c.Flags()
+	f.StringVar(&o.File, "file", "", "specification: a YAML file, or a folder of them (required)")
+	f.StringVar(&o.Metrics, "metrics", "127.0.0.1:8002", "address of /metrics, /healthz and /readyz; empty for none")
+	f.IntVar(&o.MaxBody, "max-body", 100<<20, "most bytes of a request's body; a larger one gets 413")
+	f.DurationVar(&o.DrainTimeout, "drain-timeout", 30*time.Second, "on SIGTERM, how long running requests may take before they are cut off")
+	f.StringVar(format, "log-format", "text", "text or json")
+	f.StringVar(level, "log-level", "info", "debug, info, warn or error")
+	_ = c.MarkFlagRequired("file") // the flag is there
+}
+
+// Front adds the flags of processes that clients call.
+func Front(c *cobra.Command, o *serve.Options) {
+	f := c.Flags()
+	f.StringVar(&o.HTTP, "http", "127.0.0.1:8000", "address of scoring over HTTP")
+	f.StringVar(&o.State, "state", ".state", "state directory: generated keys")
+	f.DurationVar(&o.DrainDelay, "drain-delay", time.Second, "on SIGTERM, from reporting not ready to no longer accepting connections")
+}
+
+// Models adds the flags of processes that run models.
+func Models(c *cobra.Command, o *serve.Options) {
+	c.Flags().StringVar(&o.Library, "ort-library", Env("SLUICE_ORT_LIBRARY", ""),
+		"path of ONNX Runtime's shared library [$SLUICE_ORT_LIBRARY]; default what 'sluice runtime install' installed")
+}
+
+// Finish fills in what does not come from flags.
+func Finish(c *cobra.Command, o *serve.Options, format, level string) error {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("--log-level %s: must be debug, info, warn or error", level)
+	}
+	o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+	switch format {
+	case "text":
+	case "json":
+		o.Log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+	default:
+		return fmt.Errorf("--log-format %s: must be text or json", format)
+	}
+	o.Version = Version
+	o.Out = io.Writer(c.OutOrStdout())
+	return nil
+}

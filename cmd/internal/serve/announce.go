@@ -1,0 +1,118 @@
+package serve
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sluice.dev/accel/tensor"
+	"sluice.dev/auth/apikey"
+	"sluice.dev/deploy/spec"
+)
+
+// exampleRequest is the annotation with the path of a request's body, relative to
+// the specification, that shows how an endpoint is used.
+const exampleRequest = "sluice.dev/example-request"
+
+// generated is the kept key called name, made now if there is none.
+func (f *front) generated(name string) (string, error) {
+	key, fresh, err := f.state.Key(name, apikey.Generate)
+	if fresh && err == nil {
+		fmt.Fprintf(f.o.Out, "\nThe key of endpoint %s was generated. It is shown only now, and kept in %s:\n\n  %s\n", name, f.state.KeyFile(name), key)
+	}
+	return key, err
+}
+
+// announce tells people how to use what is served now.
+func (f *front) announce(http, metrics net.Addr) {
+	f.o.Log.Info("serving", "http", text(http), "metrics", text(metrics), "endpoints", len(f.specs))
+	if http == nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.specs)) {
+		fmt.Fprintf(f.o.Out, "\nEndpoint %s is served. Try it:\n\n  %s\n", name, f.curl(f.specs[name], http))
+	}
+	fmt.Fprintln(f.o.Out)
+}
+
+// text is an address for people; empty where nothing listens.
+func text(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
+}
+
+// curl is a command line that scores with the endpoint as it is served.
+func (f *front) curl(e *spec.Endpoint, http net.Addr) string {
+	name := e.Metadata.Name
+	return fmt.Sprintf("curl http://%s/v2/models/%s/infer%s -d %s", http, name, f.credential(e), f.body(e))
+}
+
+// credential is the part of a command line that sends the endpoint's key, without
+// showing it.
+func (f *front) credential(e *spec.Endpoint) string {
+	if e.Spec.Auth.Mode != spec.AuthKey {
+		return ""
+	}
+	key := "$(cat " + f.state.KeyFile(e.Metadata.Name) + ")"
+	if k := e.Spec.Auth.Keys.Primary; k != nil {
+		switch {
+		case k.Value != "":
+			key = "YOUR-KEY"
+		case k.File != "":
+			key = "$(cat " + k.File + ")"
+		case os.Getenv(k.Env) != "":
+			key = "$" + k.Env
+		}
+	}
+	return fmt.Sprintf(` -H "Authorization: Bearer %s"`, key)
+}
+
+// body is a request's body for a command line: the endpoint's example, or zeros.
+func (f *front) body(e *spec.Endpoint) string {
+	if path := e.Metadata.Annotations[exampleRequest]; path != "" {
+		dir := f.o.File
+		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+			dir = filepath.Dir(dir)
+		}
+		return "@" + filepath.Join(dir, path)
+	}
+	served := f.path.Snapshot().Endpoint([]byte(e.Metadata.Name))
+	if served == nil {
+		return "@request.json"
+	}
+	for _, v := range served.Versions {
+		if o, ok := v.Pool.Offer(); ok {
+			return "'" + zeros(&o.Signature) + "'"
+		}
+	}
+	return "@request.json"
+}
+
+// zeros is a request of one row of zeros.
+func zeros(sig *tensor.Signature) string {
+	var inputs []string
+	for _, in := range sig.Inputs {
+		shape := slices.Clone(in.Shape)
+		for i, d := range shape {
+			shape[i] = max(d, 1)
+			if d < 0 {
+				shape[i] = 1
+			}
+		}
+		n, _ := tensor.Elements(shape)
+		zero := map[bool]string{true: `""`, false: "0"}[in.DType == tensor.Bytes]
+		if in.DType == tensor.Bool {
+			zero = "false"
+		}
+		data := strings.TrimSuffix(strings.Repeat(zero+",", int(min(n, 1<<12))), ",")
+		inputs = append(inputs, fmt.Sprintf(`{"name":%q,"datatype":"%v","shape":%s,"data":[%s]}`,
+			in.Name, in.DType, strings.ReplaceAll(fmt.Sprint(shape), " ", ","), data))
+	}
+	return `{"inputs":[` + strings.Join(inputs, ",") + `]}`
+}

@@ -1,0 +1,256 @@
+// Package serve assembles the processes: what listens, what is loaded, how a
+// changed file becomes what requests see, and how it all ends.
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"sluice.dev/cmd/internal/state"
+	"sluice.dev/cmd/internal/watch"
+	"sluice.dev/deploy/spec"
+	"sluice.dev/gateway"
+	"sluice.dev/gateway/httpapi"
+	"sluice.dev/gateway/metrics"
+	"sluice.dev/gateway/snapshot"
+)
+
+// Options of a process. Each uses those that it needs.
+type Options struct {
+	File         string        // specification: a file or a folder
+	HTTP         string        // scoring over HTTP
+	Metrics      string        // metrics and health; empty for none
+	State        string        // state directory
+	Library      string        // path of the ONNX Runtime library; empty looks for it
+	Listen       string        // the lane, of a scorer
+	Scorers      []string      // the lanes, of a gateway
+	MaxBody      int           // bytes of a request's body
+	DrainDelay   time.Duration // from not ready to no longer listening
+	DrainTimeout time.Duration // for what runs then
+	Version      string        // of the build
+	Out          io.Writer     // for people
+	Log          *slog.Logger
+}
+
+// front is the gateway half of a process.
+type front struct {
+	o        Options
+	state    state.Dir
+	registry *prometheus.Registry
+	path     *gateway.Path
+	compiler *snapshot.Compiler
+	http     *httpapi.Server
+	specs    map[string]*spec.Endpoint // what is served now
+}
+
+// apply makes s, compiled from endpoints, what requests see.
+func (f *front) apply(s *gateway.Snapshot, endpoints []*spec.Endpoint) {
+	f.compiler.Apply(s)
+	f.specs = map[string]*spec.Endpoint{}
+	for _, e := range endpoints {
+		f.specs[e.Metadata.Name] = e
+	}
+}
+
+// newRegistry makes a registry with what every process reports of itself.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+func newFront(o Options) (*front, error) {
+	f := &front{o: o, registry: newRegistry()}
+	var err error
+	if f.state, err = state.Open(o.State); err != nil {
+		return nil, err
+	}
+	m := metrics.New(f.registry)
+	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
+	f.registry.MustRegister(f.path)
+	f.compiler = snapshot.NewCompiler(f.path, m, f.keys)
+	f.http = httpapi.New(f.path, httpapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log})
+	return f, nil
+}
+
+// keys resolves an endpoint's keys. One whose environment variable is not set,
+// and a primary key that is not given at all, is generated and kept.
+func (f *front) keys(e *spec.Endpoint) (primary, secondary string, err error) {
+	k := e.Spec.Auth.Keys
+	if k.Primary == nil {
+		primary, err = f.generated(e.Metadata.Name)
+	} else {
+		primary, err = f.key(k.Primary, e.Metadata.Name)
+	}
+	if err != nil || k.Secondary == nil {
+		return primary, "", err
+	}
+	secondary, err = f.key(k.Secondary, e.Metadata.Name+"-secondary")
+	return primary, secondary, err
+}
+
+// key reads a key from its source; name is what a generated one is kept under.
+func (f *front) key(s *spec.KeySource, name string) (string, error) {
+	switch {
+	case s.Value != "":
+		return s.Value, nil
+	case s.File != "":
+		data, err := os.ReadFile(s.File)
+		if err != nil {
+			return "", fmt.Errorf("read key: %w", err)
+		}
+		return checked(strings.TrimSpace(string(data)), "file "+s.File)
+	}
+	if v := os.Getenv(s.Env); v != "" {
+		return checked(v, "environment variable "+s.Env)
+	}
+	return f.generated(name)
+}
+
+// checked refuses a key that nobody could send, or anybody could guess.
+func checked(key, from string) (string, error) {
+	if len(key) < 16 || len(key) > 256 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fmt.Errorf("the key in %s must be 16 to 256 printable ASCII characters without spaces", from)
+	}
+	return key, nil
+}
+
+// configure is what turns endpoints into what is served.
+type configure func(context.Context, []*spec.Endpoint) error
+
+// load reads the specification. Warnings are logged; the error has every finding.
+func load(path string, log *slog.Logger) ([]*spec.Endpoint, error) {
+	endpoints, findings := spec.Load(path)
+	for _, e := range endpoints {
+		findings = append(findings, e.Validate()...)
+	}
+	if err := findings.Err(); err != nil {
+		return nil, err
+	}
+	for _, e := range endpoints {
+		findings = append(findings, e.ClusterOnly()...)
+		e.Default()
+	}
+	for _, w := range findings.Warnings() {
+		log.Warn("specification", "finding", w.String())
+	}
+	if len(endpoints) == 0 {
+		return nil, fmt.Errorf("%s has no endpoint", path)
+	}
+	return endpoints, nil
+}
+
+// run loads the specification, applies it again whenever it changes or SIGHUP
+// comes, and returns when ctx ends or one of the servers fails.
+func run(ctx context.Context, o Options, apply configure, started func(), failed <-chan error) error {
+	endpoints, err := load(o.File, o.Log)
+	if err != nil {
+		return err
+	}
+	if err := apply(ctx, endpoints); err != nil {
+		return err
+	}
+	started()
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	changed := make(chan struct{})
+	go watch.Files(ctx, o.File, func() {
+		select {
+		case changed <- struct{}{}:
+		case <-ctx.Done():
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case <-hangup:
+		case <-changed:
+		}
+		reload(ctx, o, apply)
+	}
+}
+
+// reload applies the specification anew. One that cannot be applied changes
+// nothing.
+func reload(ctx context.Context, o Options, apply configure) {
+	endpoints, err := load(o.File, o.Log)
+	if err == nil {
+		err = apply(ctx, endpoints)
+	}
+	if err != nil {
+		o.Log.Error("specification not applied; what was served before goes on", "file", o.File, "error", err)
+		return
+	}
+	o.Log.Info("specification applied", "file", o.File, "endpoints", len(endpoints))
+}
+
+// server is something that serves a listener until it is shut down.
+type server interface {
+	Serve(net.Listener) error
+}
+
+// listen starts serving address in the background; an empty one is not served.
+// Errors after that go to failed.
+func listen(address string, s server, failed chan<- error) (net.Addr, error) {
+	if address == "" {
+		return nil, nil
+	}
+	network, address := split(address)
+	if network == "unix" {
+		_ = os.Remove(address) // what a process that was killed left behind
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	go func() {
+		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	}()
+	return l.Addr(), nil
+}
+
+// split finds the network of an address: unix:///path, or host:port.
+func split(address string) (network, rest string) {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		return "unix", path
+	}
+	return "tcp", strings.TrimPrefix(address, "tcp://")
+}
+
+// admin is the server of metrics and health.
+func admin(r prometheus.Gatherer, ready func() bool) *http.Server {
+	return &http.Server{Handler: httpapi.Admin(r, ready), ReadHeaderTimeout: 10 * time.Second}
+}
+
+// drain ends the front: not ready, then no longer listening, then idle.
+func (f *front) drain() error {
+	f.o.Log.Info("draining", "in_flight", f.path.InFlight())
+	f.http.Drain()
+	time.Sleep(f.o.DrainDelay) // whoever routes here has this long to notice
+	ctx, cancel := context.WithTimeout(context.Background(), f.o.DrainTimeout)
+	defer cancel()
+	if err := f.http.Shutdown(ctx); err != nil {
+		return fmt.Errorf("drain: %w; %d requests were cut off", err, f.path.InFlight())
+	}
+	f.path.Close()
+	return nil
+}

@@ -1,0 +1,62 @@
+// Package watch tells when configuration files change.
+package watch
+
+import (
+	"context"
+	"crypto/sha256"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// interval is how often the files are looked at. Polling content sees every way
+// of changing a file, a swapped symbolic link of a Kubernetes volume included.
+const interval = time.Second
+
+// Files calls changed each time the content of the file at path, or of the YAML
+// and JSON files in the folder, is another than before, until ctx ends. One call
+// at a time.
+func Files(ctx context.Context, path string, changed func()) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	last := sum(path)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if now := sum(path); now != last {
+			last = now
+			changed()
+		}
+	}
+}
+
+// maxFile bounds what is read of one file in bytes.
+const maxFile = 16 << 20
+
+// sum stands for the content of the specification files at path.
+func sum(path string) (s [sha256.Size]byte) {
+	h := sha256.New()
+	_ = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil // what cannot be read now may be there next time
+		}
+		if ext := filepath.Ext(name); name != path && ext != ".yaml" && ext != ".yml" && ext != ".json" {
+			return nil
+		}
+		info, err := os.Stat(name)
+		if err != nil || info.Size() > maxFile {
+			return nil
+		}
+		if data, err := os.ReadFile(name); err == nil {
+			h.Write([]byte(name))
+			h.Write(data)
+		}
+		return nil
+	})
+	h.Sum(s[:0])
+	return s
+}

@@ -1,0 +1,174 @@
+// Package lane is the wire between gateways and scorers: one connection carries
+// all requests of a pair, framed and multiplexed. DESIGN.md has the format.
+package lane
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"sluice.dev/scorer"
+)
+
+// The types of frames.
+const (
+	typeHello = iota + 1
+	typeOffers
+	typeRequest
+	typeResponse
+	typeData
+	typeCancel
+	typePing
+	typePong
+	typeGoAway
+	typeEnd // first that is none
+)
+
+// The flags of frames.
+const (
+	flagMore       = 1 << iota // the body goes on in DATA frames
+	flagNotStarted             // of a response
+	flagTrace                  // a request's payload begins with its trace context
+)
+
+const (
+	headerSize = 36
+	traceSize  = 25
+	chunk      = 64 << 10          // most bytes of a body in one frame
+	maxPayload = chunk + traceSize // of any frame but OFFERS
+	maxOffers  = 16 << 20          // payload of OFFERS
+	version    = 1
+)
+
+// magic begins the payload of HELLO, followed by the version in two bytes.
+const magic = "SLUICELANE"
+
+// header is the fixed part of a frame. What the fields mean depends on the type.
+type header struct {
+	length  uint32 // of the payload
+	stream  uint32
+	kind    uint8 // type
+	flags   uint8
+	code    uint8  // REQUEST: scorer.Kind; RESPONSE: scorer.Status
+	offer   uint32 // REQUEST: which; RESPONSE: rows of the batch
+	head    uint32 // length of the JSON head
+	left    uint32 // REQUEST: microseconds until the deadline; RESPONSE: rows
+	total   uint32 // length of the whole body
+	queued  uint32 // RESPONSE: microseconds in the queue
+	running uint32 // RESPONSE: microseconds on the device
+}
+
+func (h *header) append(dst []byte) []byte {
+	le := binary.LittleEndian
+	dst = le.AppendUint32(dst, h.length)
+	dst = le.AppendUint32(dst, h.stream)
+	dst = append(dst, h.kind, h.flags, h.code, 0)
+	for _, v := range [...]uint32{h.offer, h.head, h.left, h.total, h.queued, h.running} {
+		dst = le.AppendUint32(dst, v)
+	}
+	return dst
+}
+
+var errFrame = errors.New("the peer does not speak this lane")
+
+// parse reads and checks a header.
+func (h *header) parse(b []byte) error {
+	le := binary.LittleEndian
+	h.length, h.stream = le.Uint32(b), le.Uint32(b[4:])
+	h.kind, h.flags, h.code = b[8], b[9], b[10]
+	h.offer, h.head, h.left = le.Uint32(b[12:]), le.Uint32(b[16:]), le.Uint32(b[20:])
+	h.total, h.queued, h.running = le.Uint32(b[24:]), le.Uint32(b[28:]), le.Uint32(b[32:])
+	switch {
+	case h.kind == 0 || h.kind >= typeEnd || b[11] != 0:
+		return fmt.Errorf("%w: frame of type %d", errFrame, h.kind)
+	case h.kind == typeOffers && h.length > maxOffers, h.kind != typeOffers && h.length > maxPayload:
+		return fmt.Errorf("%w: frame of %d bytes", errFrame, h.length)
+	case (h.kind == typeRequest || h.kind == typeResponse) && !h.plausible():
+		return fmt.Errorf("%w: a body of %d bytes in a frame of %d", errFrame, h.total, h.length)
+	}
+	return nil
+}
+
+// plausible reports whether lengths agree: all of the body is here, or it goes on.
+func (h *header) plausible() bool {
+	body := h.length
+	if h.flags&flagTrace != 0 {
+		if body < traceSize {
+			return false
+		}
+		body -= traceSize
+	}
+	more := h.flags&flagMore != 0
+	return h.head <= h.total && (more && body < h.total || !more && body == h.total)
+}
+
+// reader reads frames. A payload is valid until the next frame is read.
+type reader struct {
+	buf  *bufio.Reader
+	used int // bytes of the last payload that are still in buf
+	seen uint64
+}
+
+func newReader(r io.Reader) *reader {
+	return &reader{buf: bufio.NewReaderSize(r, 2*chunk)}
+}
+
+// next reads a frame.
+func (r *reader) next(h *header) ([]byte, error) {
+	if _, err := r.buf.Discard(r.used); err != nil {
+		return nil, err
+	}
+	r.used = 0
+	b, err := r.buf.Peek(headerSize)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.parse(b); err != nil {
+		return nil, err
+	}
+	_, _ = r.buf.Discard(headerSize) // is there
+	r.seen += headerSize + uint64(h.length)
+	if h.kind == typeOffers {
+		var all bytes.Buffer // grows with what comes, not with what is declared
+		_, err := io.CopyN(&all, r.buf, int64(h.length))
+		return all.Bytes(), err
+	}
+	r.used = int(h.length)
+	return r.buf.Peek(r.used)
+}
+
+// hello is the first frame of both sides.
+func hello() []byte {
+	h := header{kind: typeHello, length: uint32(len(magic) + 2)}
+	return binary.LittleEndian.AppendUint16(append(h.append(nil), magic...), version)
+}
+
+// expectHello reads the peer's first frame.
+func (r *reader) expectHello() error {
+	var h header
+	p, err := r.next(&h)
+	if err != nil {
+		return err
+	}
+	if h.kind != typeHello || len(p) != len(magic)+2 || string(p[:len(magic)]) != magic {
+		return errFrame
+	}
+	if v := binary.LittleEndian.Uint16(p[len(magic):]); v != version {
+		return fmt.Errorf("%w: version %d; this side speaks %d", errFrame, v, version)
+	}
+	return nil
+}
+
+func appendTrace(dst []byte, t *scorer.Trace) []byte {
+	return append(append(append(dst, t.TraceID[:]...), t.SpanID[:]...), t.Flags)
+}
+
+func parseTrace(b []byte) (t scorer.Trace) {
+	copy(t.TraceID[:], b)
+	copy(t.SpanID[:], b[16:])
+	t.Flags = b[24]
+	return t
+}

@@ -1,0 +1,481 @@
+package lane
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice.dev/scorer"
+)
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv("LANE_TEST_SCORER"); path != "" {
+		victim(path)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// echo answers with the request's body; those of kind Raw only when told to.
+type echo struct {
+	hold chan struct{}
+	held atomic.Int64
+}
+
+func (e *echo) Handle(_ int, r *Request) {
+	if r.Kind == scorer.Raw {
+		e.held.Add(1)
+		go func() {
+			<-e.hold
+			e.reply(r)
+		}()
+		return
+	}
+	e.reply(r)
+}
+
+func (e *echo) reply(r *Request) {
+	r.Reply(&scorer.Response{Body: r.Body, HeadLength: r.HeadLength, Rows: 1, Batch: 2, Queue: 3 * time.Microsecond, Device: 4 * time.Microsecond})
+}
+
+var offers = []scorer.Offer{{Endpoint: "digits", Version: "mlp", Window: 64}}
+
+// pair is a server and a client that is connected to it.
+type pair struct {
+	server  *Server
+	client  *Client
+	handler *echo
+	remotes chan []*Remote
+	address string
+}
+
+func connect(t testing.TB, network string) *pair {
+	p := &pair{handler: &echo{hold: make(chan struct{})}, remotes: make(chan []*Remote, 1000), address: "127.0.0.1:0"}
+	if network == "unix" {
+		p.address = filepath.Join(t.TempDir(), "lane")
+	}
+	p.server = NewServer(ServerConfig{}, p.handler)
+	p.server.Announce(offers)
+	l, err := net.Listen(network, p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.address = l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- p.server.Serve(l) }()
+	p.client = Dial(ClientConfig{Network: network, Address: p.address, OnOffers: func(r []*Remote) { p.remotes <- r }})
+	t.Cleanup(func() {
+		close(p.handler.hold)
+		_ = p.client.Close()
+		_ = p.server.Close()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// remote waits until the scorer has offered something.
+func (p *pair) remote() *Remote {
+	for {
+		if r := <-p.remotes; len(r) > 0 {
+			return r[0]
+		}
+	}
+}
+
+// asker makes requests, one at a time.
+type asker struct {
+	req  scorer.Request
+	resp scorer.Response
+}
+
+func newAsker() *asker {
+	a := &asker{}
+	a.req = scorer.Request{Wait: scorer.NewWaiter(), Deadline: scorer.Now().Add(time.Hour)}
+	return a
+}
+
+func (a *asker) ask(r *Remote, kind scorer.Kind, body []byte) scorer.Status {
+	a.req.Kind, a.req.Body = kind, body
+	a.resp.Reset()
+	r.Score(&a.req, &a.resp)
+	return a.resp.Status
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("never %s", what)
+		}
+	}
+}
+
+func TestARequestComesBackWhole(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		r := connect(t, network).remote()
+		for _, size := range []int{0, 1, 500, chunk - 1, chunk, chunk + 1, 3*chunk + 7, 5 << 20} {
+			a := newAsker()
+			a.req.HeadLength = size / 2
+			a.req.Trace = scorer.Trace{Flags: 1}
+			body := bytes.Repeat([]byte("0123456"), size/7+1)[:size]
+			if s := a.ask(r, scorer.OIP, body); s != scorer.OK || !bytes.Equal(a.resp.Body, body) {
+				t.Errorf("%s: %d bytes came back as %v with %d bytes", network, size, s, len(a.resp.Body))
+			}
+			if got := a.resp; got.HeadLength != size/2 || got.Rows != 1 || got.Batch != 2 || got.Queue != 3*time.Microsecond || got.Device != 4*time.Microsecond {
+				t.Errorf("%s: the answer says %+v", network, got)
+			}
+		}
+	}
+}
+
+func TestManyCallersGetTheirOwnAnswers(t *testing.T) {
+	r := connect(t, "unix").remote()
+	var wg sync.WaitGroup
+	for g := range 32 {
+		wg.Go(func() {
+			a := newAsker()
+			for i := range 300 {
+				body := fmt.Appendf(nil, "caller %d, request %d", g, i)
+				if i%100 == 99 {
+					body = bytes.Repeat(body, 10_000)
+				}
+				if s := a.ask(r, scorer.OIP, body); s != scorer.OK || !bytes.Equal(a.resp.Body, body) {
+					t.Errorf("%q came back as %v %.40q", body, s, a.resp.Body)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestALargeBodyDoesNotHoldUpSmallOnes(t *testing.T) {
+	r := connect(t, "unix").remote()
+	large, done := make([]byte, 100<<20), make(chan scorer.Status)
+	go func() { done <- newAsker().ask(r, scorer.OIP, large) }()
+	small, answered := newAsker(), 0
+	for {
+		select {
+		case s := <-done:
+			if s != scorer.OK || answered < 20 {
+				t.Errorf("the large one got %v after %d small ones", s, answered)
+			}
+			return
+		default:
+		}
+		if s := small.ask(r, scorer.OIP, []byte("small")); s != scorer.OK {
+			t.Fatalf("a small one got %v", s)
+		}
+		answered++
+	}
+}
+
+func TestAnAbandonedRequestIsCancelled(t *testing.T) {
+	p := connect(t, "unix")
+	r := p.remote()
+	a := newAsker()
+	done := make(chan scorer.Status)
+	go func() { done <- a.ask(r, scorer.Raw, []byte("x")) }()
+	until(t, "held", func() bool { return p.handler.held.Load() == 1 })
+	if !a.req.Wait.Abandon() {
+		t.Fatal("nothing to abandon")
+	}
+	if s := <-done; s != scorer.Canceled {
+		t.Errorf("got %v", s)
+	}
+	p.handler.hold <- struct{}{} // the late answer goes nowhere
+	if s := a.ask(r, scorer.OIP, []byte("next")); s != scorer.OK || string(a.resp.Body) != "next" {
+		t.Errorf("the next request got %v %q", s, a.resp.Body)
+	}
+}
+
+func TestAbandoningAtAnyTimeIsSafe(t *testing.T) {
+	r := connect(t, "unix").remote()
+	var wg sync.WaitGroup
+	for g := range 8 {
+		a := newAsker()
+		var stop atomic.Bool
+		wg.Go(func() {
+			defer stop.Store(true)
+			for i := range 400 {
+				body := bytes.Repeat([]byte{byte(i)}, 1+i%3*chunk)
+				if s := a.ask(r, scorer.OIP, body); s == scorer.OK && !bytes.Equal(a.resp.Body, body) {
+					t.Errorf("caller %d got the answer of another", g)
+				}
+				clear(body) // what was abandoned is not read any more
+			}
+		})
+		wg.Go(func() {
+			for !stop.Load() {
+				a.req.Wait.Abandon()
+				runtime.Gosched()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestDrainAnswersEverything(t *testing.T) {
+	p := connect(t, "unix")
+	r := p.remote()
+	done := make(chan scorer.Status)
+	go func() { done <- newAsker().ask(r, scorer.Raw, []byte("x")) }()
+	until(t, "held", func() bool { return p.handler.held.Load() == 1 })
+	drained := make(chan error)
+	go func() { drained <- p.server.Drain(context.Background()) }()
+	if r := <-p.remotes; len(r) != 0 {
+		t.Errorf("a leaving scorer offers %v", r)
+	}
+	a := newAsker()
+	if s := a.ask(r, scorer.OIP, []byte("y")); s != scorer.Unavailable || !a.resp.NotStarted {
+		t.Errorf("a request to a leaving scorer got %v, not started %v", s, a.resp.NotStarted)
+	}
+	p.handler.hold <- struct{}{}
+	if s := <-done; s != scorer.OK {
+		t.Errorf("the request in flight got %v", s)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOffersFollowTheServer(t *testing.T) {
+	p := connect(t, "tcp")
+	first := p.remote()
+	p.server.Announce(append(offers, scorer.Offer{Endpoint: "digits", Version: "new", Window: 8}))
+	if r := <-p.remotes; len(r) != 2 || r[0] != first || r[1].Offer().Version != "new" {
+		t.Errorf("offered %v", r)
+	}
+	second := Dial(ClientConfig{Network: "tcp", Address: p.address, OnOffers: func([]*Remote) {}})
+	if r := <-p.remotes; r[0].Offer().Window != 32 {
+		t.Errorf("with two gateways each has a window of %d; want 32", r[0].Offer().Window)
+	}
+	_ = second.Close()
+	if r := <-p.remotes; r[0].Offer().Window != 64 {
+		t.Errorf("with one gateway again it has a window of %d; want 64", r[0].Offer().Window)
+	}
+}
+
+func TestAPeerThatStopsReadingHoldsUpNobodyForLong(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lane")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	offered := make(chan []*Remote, 10)
+	c := Dial(ClientConfig{Network: "unix", Address: path, OnOffers: func(r []*Remote) { offered <- r }})
+	defer c.Close()
+	n, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	payload := []byte(`[{"number":0,"endpoint":"e","version":"v","window":4}]`)
+	h := header{kind: typeOffers, length: uint32(len(payload))}
+	_, _ = n.Write(append(h.append(hello()), payload...)) // and then it never reads
+	r := (<-offered)[0]
+	var wg sync.WaitGroup
+	for range 8 {
+		a := newAsker()
+		wg.Go(func() {
+			if s := a.ask(r, scorer.OIP, make([]byte, 1<<20)); s != scorer.Canceled {
+				t.Errorf("got %v", s)
+			}
+		})
+		until(t, "waiting", a.req.Wait.Abandon)
+	}
+	wg.Wait()
+}
+
+// victim is a scorer process that answers nothing of kind Raw.
+func victim(path string) {
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		panic(err)
+	}
+	s := NewServer(ServerConfig{}, &echo{hold: make(chan struct{})})
+	s.Announce(offers)
+	_ = s.Serve(l)
+}
+
+// A scorer is killed in the middle of its work, twice: every request gets an
+// answer, and those that certainly never began say so.
+func TestAKilledScorerLosesNoRequest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lane")
+	offered := make(chan []*Remote, 100)
+	c := Dial(ClientConfig{Network: "unix", Address: path, OnOffers: func(r []*Remote) { offered <- r }})
+	defer c.Close()
+	for range 2 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "LANE_TEST_SCORER="+path)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var r *Remote
+		for list := range offered {
+			if len(list) > 0 {
+				r = list[0]
+				break
+			}
+		}
+		killScorerUnderLoad(t, r, cmd)
+		_ = os.Remove(path)
+	}
+}
+
+func killScorerUnderLoad(t *testing.T, r *Remote, cmd *exec.Cmd) {
+	t.Helper()
+	const callers = 32
+	var wg sync.WaitGroup
+	var ok, lost, unstarted, asked atomic.Int64
+	for g := range callers {
+		wg.Go(func() {
+			a := newAsker()
+			for {
+				kind := scorer.OIP
+				if g%4 == 0 {
+					kind = scorer.Raw // in mid-work for ever
+				}
+				asked.Add(1)
+				switch s := a.ask(r, kind, make([]byte, 500)); {
+				case s == scorer.OK:
+					ok.Add(1)
+					continue
+				case s == scorer.ModelFailed && !a.resp.NotStarted:
+					lost.Add(1)
+				case s == scorer.Unavailable && a.resp.NotStarted:
+					unstarted.Add(1)
+				default:
+					t.Errorf("got %v, not started %v", s, a.resp.NotStarted)
+				}
+				return
+			}
+		})
+	}
+	until(t, "under load", func() bool { return ok.Load() > 2000 })
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	wg.Wait()
+	if got := ok.Load() + lost.Load() + unstarted.Load(); got != asked.Load() || lost.Load() < callers/4 {
+		t.Errorf("%d asked; %d answered, %d lost in mid-work, %d never begun", asked.Load(), ok.Load(), lost.Load(), unstarted.Load())
+	}
+}
+
+func TestScoreDoesNotAllocate(t *testing.T) {
+	r := connect(t, "unix").remote()
+	a, body := newAsker(), make([]byte, 500)
+	for range 100 {
+		a.ask(r, scorer.OIP, body)
+	}
+	if n := testing.AllocsPerRun(1000, func() { a.ask(r, scorer.OIP, body) }); n >= 1 {
+		t.Errorf("%v allocations per request, both sides together", n)
+	}
+}
+
+// FuzzServer and FuzzClient feed one side arbitrary bytes after the greeting: it
+// closes the connection or goes on, and never panics or hangs.
+func FuzzServer(f *testing.F) {
+	request := header{kind: typeRequest, stream: 1 << 16, left: 1000, length: 3, total: 3}
+	f.Add(append(request.append(nil), "abc"...))
+	more := header{kind: typeRequest, flags: flagMore, stream: 1 << 16, length: 3, total: 5}
+	data := header{kind: typeData, stream: 1 << 16, length: 2}
+	f.Add(append(data.append(append(more.append(nil), "abc"...)), "de"...))
+	cancel := header{kind: typeCancel, stream: 1 << 16}
+	f.Add(cancel.append(append(more.append(nil), "abc"...)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := NewServer(ServerConfig{MaxBody: 1 << 16, MaxAssembly: 1 << 17}, &echo{})
+		s.Announce(offers)
+		here, there := net.Pipe()
+		s.start(here)
+		feed(there, b)
+		_ = s.Close()
+		if n := s.inFlight.Load(); n != 0 {
+			t.Errorf("%d requests in flight at the end", n)
+		}
+	})
+}
+
+func FuzzClient(f *testing.F) {
+	response := header{kind: typeResponse, stream: 1 << 16, length: 3, total: 3}
+	f.Add(append(response.append(nil), "abc"...))
+	list := header{kind: typeOffers, length: 2}
+	f.Add(append(list.append(nil), "[]"...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		here, there := net.Pipe()
+		c := &clientConn{conn: newConn(here), client: &Client{config: ClientConfig{MaxBody: 1 << 16, OnOffers: func([]*Remote) {}}}, remotes: map[uint32]*Remote{}}
+		r := &Remote{conn: c}
+		done := make(chan scorer.Status)
+		go func() { done <- newAsker().ask(r, scorer.OIP, []byte("x")) }()
+		ended := make(chan struct{})
+		go func() {
+			c.fail(c.serve())
+			c.abandonAll()
+			c.tasks.Wait()
+			close(ended)
+		}()
+		feed(there, b)
+		<-ended
+		<-done
+	})
+}
+
+// feed sends a greeting and b, reads what comes, and closes.
+func feed(n net.Conn, b []byte) {
+	go func() { _, _ = io.Copy(io.Discard, n) }()
+	_, _ = n.Write(append(hello(), b...))
+	_ = n.Close()
+}
+
+func FuzzHeader(f *testing.F) {
+	h := header{kind: typeRequest, length: 3, total: 3}
+	f.Add(h.append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var h header
+		if len(b) < headerSize || h.parse(b[:headerSize]) != nil {
+			return
+		}
+		if again := h.append(nil); !bytes.Equal(again, b[:headerSize]) {
+			t.Errorf("%x became %x", b[:headerSize], again)
+		}
+		if binary.LittleEndian.Uint32(b) != h.length {
+			t.Error("the length is not the first field")
+		}
+	})
+}
+
+func BenchmarkScore(b *testing.B) {
+	for _, network := range []string{"unix", "tcp"} {
+		for _, callers := range []int{1, 8, 32} {
+			b.Run(fmt.Sprintf("%s/callers=%d", network, callers), func(b *testing.B) {
+				r := connect(b, network).remote()
+				var wg sync.WaitGroup
+				b.ReportAllocs()
+				b.ResetTimer()
+				for range callers {
+					wg.Go(func() {
+						a, body := newAsker(), make([]byte, 500)
+						for range b.N / callers {
+							a.ask(r, scorer.OIP, body)
+						}
+					})
+				}
+				wg.Wait()
+			})
+		}
+	}
+}

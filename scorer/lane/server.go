@@ -1,0 +1,440 @@
+package lane
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice.dev/scorer"
+)
+
+// Handler runs requests.
+type Handler interface {
+	// Handle begins a request for an offer by its number, which was announced,
+	// and must not block: it runs on the connection's reader. It ends with
+	// exactly one r.Reply, from any goroutine, perhaps before Handle returns.
+	Handle(offer int, r *Request)
+}
+
+// ServerConfig configures a Server. The zero value is the default.
+type ServerConfig struct {
+	MaxBody     int          // bytes of a request's body; 0 means 100 MiB
+	MaxAssembly int          // bytes of bodies that come in chunks, per connection; 0 means 256 MiB
+	Log         *slog.Logger // nil is silent
+}
+
+// Server is the scorer's end.
+type Server struct {
+	config  ServerConfig
+	handler Handler
+	pending sync.WaitGroup // connections
+
+	mu        sync.Mutex
+	offers    []scorer.Offer
+	listeners []net.Listener
+	conns     map[*serverConn]bool
+	closed    bool
+	draining  atomic.Bool
+	inFlight  atomic.Int64
+	offered   atomic.Int64 // len(offers)
+}
+
+// NewServer makes a server that serves nobody yet.
+func NewServer(c ServerConfig, h Handler) *Server {
+	if c.MaxBody == 0 {
+		c.MaxBody = 100 << 20
+	}
+	if c.MaxAssembly == 0 {
+		c.MaxAssembly = 256 << 20
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{config: c, handler: h, conns: map[*serverConn]bool{}}
+}
+
+// Serve serves l until Close.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	s.listeners = append(s.listeners, l)
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		_ = l.Close()
+	}
+	for {
+		n, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("serve lane: %w", err)
+		}
+		s.start(n)
+	}
+}
+
+func (s *Server) start(n net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		_ = n.Close()
+		return
+	}
+	c := &serverConn{conn: newConn(n), server: s}
+	s.conns[c] = true
+	s.pending.Go(func() {
+		err := c.serve()
+		c.fail(err)
+		c.abandonAll()
+		c.tasks.Wait()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.announce()
+		s.mu.Unlock()
+		s.config.Log.Debug("gateway disconnected", "error", err)
+	})
+	s.announce()
+}
+
+// Announce tells every gateway, now and later, what the scorer offers. An offer's
+// index is its number: it must stay the same offer for as long as the server
+// lives. One that is not to be used any more has window 0.
+func (s *Server) Announce(offers []scorer.Offer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.offers = offers
+	s.offered.Store(int64(len(offers)))
+	s.announce()
+}
+
+// announce sends the offers to all. The windows are shared out evenly. Holding mu.
+func (s *Server) announce() {
+	if len(s.conns) == 0 || s.draining.Load() {
+		return
+	}
+	list := make([]numbered, 0, len(s.offers))
+	for i, o := range s.offers {
+		if o.Window > 0 {
+			o.Window = max(o.Window/len(s.conns), 1)
+			list = append(list, numbered{uint32(i), o})
+		}
+	}
+	payload, err := json.Marshal(list)
+	if err != nil || len(payload) > maxOffers {
+		s.config.Log.Error("offers cannot be announced", "bytes", len(payload), "error", err)
+		return
+	}
+	for c := range s.conns {
+		c.mu.Lock()
+		h := header{kind: typeOffers, length: uint32(len(payload))}
+		c.buf = append(h.append(c.buf), payload...)
+		c.wake()
+		c.mu.Unlock()
+	}
+}
+
+// Drain tells gateways to go elsewhere, and returns when every request is
+// answered and sent, or with ctx's error.
+func (s *Server) Drain(ctx context.Context) error {
+	s.draining.Store(true)
+	s.mu.Lock()
+	for c := range s.conns {
+		c.mu.Lock()
+		c.signal(typeGoAway, 0)
+		c.mu.Unlock()
+	}
+	s.mu.Unlock()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !s.idle() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w with %d requests in flight", ctx.Err(), s.inFlight.Load())
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+func (s *Server) idle() bool {
+	if s.inFlight.Load() > 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if !c.flushed() {
+			return false
+		}
+	}
+	return true
+}
+
+// Close ends every connection and listener, and returns when nothing of the
+// server runs any more but requests that the handler still has.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for _, l := range s.listeners {
+		_ = l.Close() // ends Serve
+	}
+	for c := range s.conns {
+		c.fail(errClosed)
+	}
+	s.mu.Unlock()
+	s.pending.Wait()
+	return nil
+}
+
+// serverConn is one connection of a gateway.
+type serverConn struct {
+	*conn
+	server    *Server
+	assembled int // bytes of bodies that are being put together; the reader's
+
+	streams []*Request // by index; guarded by conn.mu
+}
+
+// Request is a request that came over the lane.
+type Request struct {
+	Kind       scorer.Kind
+	HeadLength int
+	Body       []byte // until Reply
+	Deadline   scorer.Instant
+	Trace      scorer.Trace
+
+	conn     *serverConn
+	stream   uint32
+	offer    uint32
+	total    int
+	refused  *scorer.Error // why its body is read and dropped; nil if it is not
+	complete bool          // guarded by conn.mu
+	canceled atomic.Bool
+}
+
+var requests = sync.Pool{New: func() any { return new(Request) }}
+
+// Canceled reports whether nobody waits for the answer any more.
+func (r *Request) Canceled() bool { return r.canceled.Load() }
+
+// Reply answers. The request must not be touched after it; resp is lent until it
+// returns.
+func (r *Request) Reply(resp *scorer.Response) {
+	c := r.conn
+	h := header{
+		kind: typeResponse, stream: r.stream, code: uint8(resp.Status), offer: uint32(resp.Batch), head: uint32(resp.HeadLength),
+		left: uint32(resp.Rows), queued: micros(resp.Queue), running: micros(resp.Device),
+	}
+	if resp.NotStarted {
+		h.flags = flagNotStarted
+	}
+	body := resp.Body
+	if len(body) > chunk {
+		body = append([]byte(nil), body...) // it goes out after Reply has returned
+	}
+	c.mu.Lock()
+	if i := int(r.stream & 0xffff); i < len(c.streams) && c.streams[i] == r {
+		c.streams[i] = nil
+	}
+	if !c.dead && !r.canceled.Load() {
+		c.frame(&h, nil, body)
+	}
+	c.mu.Unlock()
+	c.server.inFlight.Add(-1)
+	r.recycle()
+}
+
+func (r *Request) recycle() {
+	if cap(r.Body) > maxKept {
+		return
+	}
+	*r = Request{Body: r.Body[:0]}
+	requests.Put(r)
+}
+
+// serve reads until the connection ends.
+func (c *serverConn) serve() error {
+	if err := c.read.expectHello(); err != nil {
+		return err
+	}
+	for {
+		var h header
+		p, err := c.next(&h)
+		if err != nil {
+			return err
+		}
+		switch h.kind {
+		case typeRequest:
+			err = c.request(&h, p)
+		case typeData:
+			err = c.data(&h, p)
+		case typeCancel:
+			c.cancel(h.stream)
+		default:
+			err = fmt.Errorf("%w: frame of type %d from a gateway", errFrame, h.kind)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// request takes a request, or the beginning of one.
+func (c *serverConn) request(h *header, p []byte) error {
+	if !scorer.Kind(h.code).Valid() {
+		return fmt.Errorf("%w: a request of kind %d", errFrame, h.code)
+	}
+	r := requests.Get().(*Request)
+	r.Kind, r.HeadLength, r.Deadline = scorer.Kind(h.code), int(h.head), scorer.Now().Add(duration(h.left))
+	r.conn, r.stream, r.offer, r.total = c, h.stream, h.offer, int(h.total)
+	if h.flags&flagTrace != 0 {
+		r.Trace, p = parseTrace(p), p[traceSize:]
+	}
+	c.server.inFlight.Add(1)
+	if err := c.enter(r); err != nil {
+		c.server.inFlight.Add(-1)
+		return err
+	}
+	more := h.flags&flagMore != 0
+	switch config := &c.server.config; {
+	case r.total > config.MaxBody:
+		r.refused = scorer.Errorf(scorer.TooLarge, "the request's body exceeds %d bytes", config.MaxBody)
+	case more && c.assembled+r.total > config.MaxAssembly:
+		r.refused = scorer.Errorf(scorer.Overloaded, "the scorer has too many large requests; try again later")
+	case more:
+		c.assembled += r.total
+	}
+	return c.part(r, p, more)
+}
+
+// part takes the next part of a request's body, and begins it after the last.
+func (c *serverConn) part(r *Request, p []byte, more bool) error {
+	if r.refused == nil {
+		r.Body = append(r.Body, p...)
+		if len(r.Body) > r.total || !more && len(r.Body) != r.total {
+			return fmt.Errorf("%w: a request of another length than declared", errFrame)
+		}
+	}
+	if more {
+		return nil
+	}
+	if r.total > chunk && r.refused == nil {
+		c.assembled -= r.total
+	}
+	c.begin(r)
+	return nil
+}
+
+// enter registers a request by its stream.
+func (c *serverConn) enter(r *Request) error {
+	i := int(r.stream & 0xffff)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.streams) <= i {
+		c.streams = append(c.streams, nil)
+	}
+	if old := c.streams[i]; old != nil && !old.canceled.Load() {
+		return fmt.Errorf("%w: stream %d is in use", errFrame, r.stream)
+	}
+	c.streams[i] = r
+	return nil
+}
+
+// unfinished is the request of a stream that still comes in; nil if it is
+// complete, cancelled or over. Only the reader holds such a request.
+func (c *serverConn) unfinished(stream uint32) *Request {
+	if i := int(stream & 0xffff); i < len(c.streams) && c.streams[i] != nil && c.streams[i].stream == stream && !c.streams[i].complete {
+		return c.streams[i]
+	}
+	return nil
+}
+
+// data takes a further part of a request.
+func (c *serverConn) data(h *header, p []byte) error {
+	c.mu.Lock()
+	r := c.unfinished(h.stream)
+	c.mu.Unlock()
+	if r == nil {
+		return nil // cancelled meanwhile
+	}
+	return c.part(r, p, h.flags&flagMore != 0)
+}
+
+// begin hands a complete request to the handler.
+func (c *serverConn) begin(r *Request) {
+	c.mu.Lock()
+	r.complete = true
+	c.mu.Unlock()
+	switch {
+	case r.refused != nil:
+		c.refuse(r, r.refused)
+	case c.server.draining.Load():
+		c.refuse(r, errLeaving)
+	case int64(r.offer) >= c.server.offered.Load():
+		c.refuse(r, errUnknown)
+	default:
+		c.server.handler.Handle(int(r.offer), r)
+	}
+}
+
+var (
+	errLeaving = &scorer.Error{Status: scorer.Unavailable, Message: "the scorer is leaving; try again"}
+	errUnknown = &scorer.Error{Status: scorer.Unavailable, Message: "the scorer does not offer this version; try again"}
+	errGone    = &scorer.Error{Status: scorer.Canceled, Message: "cancelled"}
+)
+
+// refuse answers a request that is not begun.
+func (c *serverConn) refuse(r *Request, err *scorer.Error) {
+	var resp scorer.Response
+	resp.Fail(err.Status, err.Message)
+	resp.NotStarted = true
+	r.Reply(&resp)
+}
+
+// cancel gives up a request that its gateway does not wait for any more. One that
+// is not complete ends here; the handler ends the others.
+func (c *serverConn) cancel(stream uint32) {
+	c.mu.Lock()
+	r := c.unfinished(stream)
+	if i := int(stream & 0xffff); i < len(c.streams) && c.streams[i] != nil && c.streams[i].stream == stream {
+		c.streams[i].canceled.Store(true)
+	}
+	c.mu.Unlock()
+	if r != nil {
+		c.drop(r)
+	}
+}
+
+// drop ends a request that is not complete.
+func (c *serverConn) drop(r *Request) {
+	if r.total > chunk && r.refused == nil {
+		c.assembled -= r.total
+	}
+	c.refuse(r, errGone)
+}
+
+// abandonAll gives up what a lost connection had in flight.
+func (c *serverConn) abandonAll() {
+	var incomplete []*Request
+	c.mu.Lock()
+	for _, r := range c.streams {
+		if r == nil {
+			continue
+		}
+		r.canceled.Store(true)
+		if !r.complete {
+			incomplete = append(incomplete, r)
+		}
+	}
+	c.mu.Unlock()
+	for _, r := range incomplete {
+		c.drop(r)
+	}
+}

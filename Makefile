@@ -1,0 +1,61 @@
+# Everything that is done with this repository. `make` lists the targets.
+PYTHON      ?= python3
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 20s
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS     := -X sluice.dev/cmd/internal/cli.Version=$(VERSION)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: tools
+tools:
+	@command -v go >/dev/null || { echo "Go is missing: install the release that go.mod names, or newer"; exit 1; }
+	@command -v $$(go env CC) >/dev/null || { echo "a C compiler is missing: install gcc or clang"; exit 1; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "Python's pip is missing: it fetches ONNX Runtime (apt-get install python3-pip)"; exit 1; }
+
+.PHONY: build
+build: ## Build bin/sluice, bin/gateway and bin/scorer
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/sluice ./cmd/gateway ./cmd/scorer
+
+.PHONY: setup
+setup: tools build ## Build, and install ONNX Runtime into the user's cache
+	@bin/sluice runtime install
+
+.PHONY: run
+run: setup ## Serve the digits example on 127.0.0.1:8000
+	bin/sluice serve --file examples/digits/endpoint.yaml --http 127.0.0.1:8000 --metrics 127.0.0.1:8002 --state .state
+
+.PHONY: test
+test: setup ## Set up and run all tests
+	go test ./...
+
+.PHONY: race
+race: setup ## Run all tests with the race detector
+	go test -race ./...
+
+.PHONY: check
+check: tools ## Check format, vet, lint and the import order
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted; run gofmt -w on:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go test ./cmd -run Dependencies
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target for FUZZTIME each
+	@for pkg in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "== $$pkg $$f"; go test $$pkg -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) || exit 1; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: setup ## Run the benchmarks, and compare with peers
+	go test -run '^$$' -bench . -benchmem ./router ./auth/... ./gateway ./scorer/... ./accel/...
+	go run ./bench/compare
+
+.PHONY: clean
+clean: ## Remove what was built and what the example keeps
+	rm -rf bin .state

@@ -1,0 +1,135 @@
+// Package cmd holds the commands, and the tests that hold the whole tree to its
+// structure.
+package cmd
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// order is which packages of ours a package may import. A package that is not
+// here may not exist; an import that is not here may not either. Tests are free.
+var order = map[string][]string{
+	"accel/tensor":      {},
+	"accel":             {"accel/tensor"},
+	"accel/null":        {"accel", "accel/tensor"},
+	"accel/ort":         {"accel", "accel/tensor"},
+	"accel/ort/library": {},
+
+	"scorer":       {"accel/tensor"}, // an offer has a signature
+	"scorer/batch": {"scorer", "accel", "accel/tensor"},
+	"scorer/codec": {"scorer", "accel/tensor"},
+	"scorer/lane":  {"scorer"},
+	"scorer/model": {"scorer", "scorer/batch", "scorer/codec", "accel", "accel/tensor"},
+
+	"auth":        {},
+	"auth/apikey": {"auth"},
+	"router":      {},
+
+	"gateway/admit":   {},
+	"gateway/balance": {},
+	"gateway/metrics": {"scorer"},
+	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/metrics"},
+	// Front ends know how errors and metadata are encoded, not how bodies are.
+	"gateway/httpapi":  {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
+	"gateway/snapshot": {"gateway", "gateway/metrics", "auth", "auth/apikey", "router", "deploy/spec"},
+
+	"deploy/spec": {},
+
+	"bench/load":    {},
+	"bench/compare": {"bench/load", "accel", "accel/tensor", "accel/ort", "accel/ort/library"},
+}
+
+const module = "sluice.dev"
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+}
+
+// packages lists those of the module, as the build sees them.
+func packages(t *testing.T) (list []pkg) {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return list
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, p)
+	}
+}
+
+func TestDependenciesPointOneWay(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		if name == "cmd" || strings.HasPrefix(name, "cmd/") {
+			continue // only commands wire, and they may wire anything
+		}
+		allowed, known := order[name]
+		if !known {
+			t.Errorf("package %s has no place in the order of imports", name)
+			continue
+		}
+		for _, i := range p.Imports {
+			if own, ok := strings.CutPrefix(i, module+"/"); ok && !slices.Contains(allowed, own) {
+				t.Errorf("%s must not import %s", name, own)
+			}
+		}
+	}
+}
+
+// Every direct dependency has a row in the README that says why it is there, and
+// every row a dependency.
+func TestDependenciesHaveReasons(t *testing.T) {
+	mod, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var direct []string
+	for line := range strings.Lines(string(mod)) {
+		if f := strings.Fields(strings.TrimPrefix(strings.TrimSpace(line), "require ")); len(f) == 2 && strings.HasPrefix(f[1], "v") {
+			direct = append(direct, f[0])
+		}
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, ok := strings.Cut(string(readme), "\n## Dependencies\n")
+	if !ok || len(direct) == 0 {
+		t.Fatal("no table of dependencies in the README, or no dependencies in go.mod")
+	}
+	table, _, _ = strings.Cut(table, "\n## ")
+	var rows []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.*) \\|$").FindAllStringSubmatch(table, -1) {
+		rows = append(rows, m[1])
+		if len(m[2]) < 20 {
+			t.Errorf("%s has no reason in the README", m[1])
+		}
+	}
+	for _, d := range direct {
+		if !slices.Contains(rows, d) {
+			t.Errorf("%s has no row in the README's table of dependencies", d)
+		}
+	}
+	for _, r := range rows {
+		if !slices.Contains(direct, r) {
+			t.Errorf("%s has a row in the README, and is no direct dependency", r)
+		}
+	}
+}

@@ -22,7 +22,7 @@ func (s *scanner) array(dst []byte, t tensor.DType, name []byte, n *nest, depth 
 		s.fail("JSON nesting depth exceeds maximum allowed limit (%d)", maxDepth)
 		return dst, 0
 	}
-	if !s.take('[') {
+	if !s.begin('[') {
 		s.fail("Unable to parse 'data': attempt to access JSON non-array as array")
 		return dst, 0
 	}

@@ -172,7 +172,7 @@ func (r *Infer) parameters(s *scanner) {
 
 // members calls each for every member of a parameters object, whose value it reads.
 func (r *Infer) members(s *scanner, each func(name []byte)) {
-	if !s.take('{') {
+	if !s.begin('{') {
 		s.fail("Unable to parse 'parameters': attempt to access JSON non-object as object")
 		return
 	}
@@ -190,7 +190,7 @@ func readFlag(s *scanner, name string) bool {
 }
 
 func (r *Infer) readInputs(s *scanner, sig *tensor.Signature, model string) {
-	if !s.take('[') {
+	if !s.begin('[') {
 		s.fail("Unable to parse 'inputs': attempt to access JSON non-array as array")
 		return
 	}
@@ -205,7 +205,7 @@ func (r *Infer) readInput(s *scanner, sig *tensor.Signature, model string) {
 	in := input{index: -1, raw: -1}
 	var name []byte
 	later, shaped := -1, false
-	if !s.take('{') {
+	if !s.begin('{') {
 		s.fail("Unable to parse 'inputs': attempt to access JSON non-object as object")
 	}
 	for key, more := s.key(true); more && s.err == nil; key, more = s.key(false) {
@@ -260,7 +260,7 @@ func readText(s *scanner, member string) []byte {
 
 func (r *Infer) readShape(s *scanner, in *input) {
 	in.shape[0] = len(r.shapes)
-	if !s.take('[') {
+	if !s.begin('[') {
 		s.fail("Unable to parse 'shape': attempt to access JSON non-array as array")
 		return
 	}
@@ -350,12 +350,12 @@ func index(list []tensor.Info, name []byte) int {
 }
 
 func (r *Infer) readOutputs(s *scanner, sig *tensor.Signature, model string) {
-	if !s.take('[') {
+	if !s.begin('[') {
 		s.fail("Unable to parse 'outputs': attempt to access JSON non-array as array")
 		return
 	}
 	for more := s.element(true); more && s.err == nil; more = s.element(false) {
-		if !s.take('{') {
+		if !s.begin('{') {
 			s.fail("Unable to parse 'outputs': attempt to access JSON non-object as object")
 			return
 		}

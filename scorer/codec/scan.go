@@ -58,6 +58,15 @@ func (s *scanner) want(c byte, what string) bool {
 	return false
 }
 
+// begin consumes the c that begins a value. A document that ends here is an error
+// of its own.
+func (s *scanner) begin(c byte) bool {
+	if s.err == nil && s.peek() == 0 {
+		s.syntax("Invalid value.")
+	}
+	return s.take(c)
+}
+
 // end wants nothing but space.
 func (s *scanner) end() {
 	if s.err == nil && (s.peek() != 0 || s.i < len(s.b)) {

@@ -59,8 +59,7 @@ func (c *Compiler) Compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	c.generation++
-	return gateway.NewSnapshot(c.generation, list), nil
+	return gateway.NewSnapshot(c.generation+1, list), nil
 }
 
 func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
@@ -143,6 +142,7 @@ func (c *Compiler) Apply(s *gateway.Snapshot) {
 		}
 	}
 	c.path.Swap(s)
+	c.generation = s.Generation
 	for l := range c.series {
 		if !kept[l] {
 			delete(c.series, l)

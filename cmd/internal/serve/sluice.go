@@ -94,13 +94,12 @@ func configs(endpoints []*spec.Endpoint) (list []model.Config) {
 // applyLocal makes endpoints what requests see: their models are loaded first,
 // then requests are sent to them, then what nothing uses any more is closed.
 func (f *front) applyLocal(ctx context.Context, set *model.Set, endpoints []*spec.Endpoint) error {
-	stage, err := set.Stage(ctx, configs(endpoints))
+	s, err := f.compiler.Compile(endpoints)
 	if err != nil {
 		return err
 	}
-	s, err := f.compiler.Compile(endpoints)
+	stage, err := set.Stage(ctx, configs(endpoints))
 	if err != nil {
-		stage.Discard()
 		return err
 	}
 	for key, v := range stage.Versions() {

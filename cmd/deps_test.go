@@ -44,7 +44,8 @@ var order = map[string][]string{
 	"deploy/spec": {},
 
 	"bench/load":    {},
-	"bench/compare": {"bench/load", "accel", "accel/tensor", "accel/ort", "accel/ort/library"},
+	"bench/wide":    {},
+	"bench/compare": {"bench/load", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library"},
 }
 
 const module = "sluice.dev"

@@ -23,10 +23,11 @@ import (
 // Config of a driver.
 type Config struct {
 	Library string // path of ONNX Runtime's shared library, 1.24 or newer
+	Slots   int    // runs side by side; 0 means as many as there are cores
 }
 
 // CPU runs models on the processor. It implements accel.Driver.
-type CPU struct{}
+type CPU struct{ slots int }
 
 var environment struct {
 	sync.Mutex
@@ -39,7 +40,7 @@ func NewCPU(c Config) (*CPU, error) {
 	environment.Lock()
 	defer environment.Unlock()
 	if environment.library == c.Library && c.Library != "" {
-		return &CPU{}, nil
+		return &CPU{slots: c.Slots}, nil
 	}
 	if environment.library != "" {
 		return nil, fmt.Errorf("%w: ONNX Runtime is loaded from %s already; one process cannot use %s as well", accel.ErrUnavailable, environment.library, c.Library)
@@ -48,7 +49,7 @@ func NewCPU(c Config) (*CPU, error) {
 		return nil, err
 	}
 	environment.library = c.Library
-	return &CPU{}, nil
+	return &CPU{slots: c.Slots}, nil
 }
 
 // load starts the library. The official builds contain an uploader of telemetry
@@ -71,13 +72,15 @@ func load(path string) error {
 // Name implements accel.Driver.
 func (*CPU) Name() string { return "cpu" }
 
-// Devices implements accel.Driver: the processor, with a slot per core granted.
-func (*CPU) Devices() ([]accel.Device, error) {
-	n := runtime.NumCPU()
-	if p := runtime.GOMAXPROCS(0); p < n {
-		n = p // the cgroup grants fewer
+// Devices implements accel.Driver: the processor, by default with a slot per core
+// that the cgroup grants.
+func (d *CPU) Devices() ([]accel.Device, error) {
+	n := min(runtime.NumCPU(), runtime.GOMAXPROCS(0))
+	slots := d.slots
+	if slots == 0 {
+		slots = n
 	}
-	return []accel.Device{{ID: "0", Name: fmt.Sprintf("CPU, %d cores", n), Slots: n}}, nil
+	return []accel.Device{{ID: "0", Name: fmt.Sprintf("CPU, %d cores", n), Slots: slots}}, nil
 }
 
 // Open implements accel.Driver.

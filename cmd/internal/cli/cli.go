@@ -91,6 +91,7 @@ func Front(c *cobra.Command, o *serve.Options) {
 func Models(c *cobra.Command, o *serve.Options) {
 	c.Flags().StringVar(&o.Library, "ort-library", Env("SLUICE_ORT_LIBRARY", ""),
 		"path of ONNX Runtime's shared library [$SLUICE_ORT_LIBRARY]; default what 'sluice runtime install' installed")
+	c.Flags().IntVar(&o.CPUSlots, "cpu-slots", 0, "model runs side by side on the CPU; 0 means as many as there are cores")
 }
 
 // Finish fills in what does not come from flags.

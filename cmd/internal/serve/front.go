@@ -35,6 +35,7 @@ type Options struct {
 	Metrics      string        // metrics and health; empty for none
 	State        string        // state directory
 	Library      string        // path of the ONNX Runtime library; empty looks for it
+	CPUSlots     int           // runs side by side on the CPU; 0 means as many as cores
 	Listen       string        // the lane, of a scorer
 	Scorers      []string      // the lanes, of a gateway
 	MaxBody      int           // bytes of a request's body

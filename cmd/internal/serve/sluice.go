@@ -56,7 +56,7 @@ func newSet(o Options, r prometheus.Registerer) (*model.Set, error) {
 	path, err := library.Find(library.Config{Path: o.Library})
 	if err == nil {
 		var cpu *ort.CPU
-		if cpu, err = ort.NewCPU(ort.Config{Library: path}); err == nil {
+		if cpu, err = ort.NewCPU(ort.Config{Library: path, Slots: o.CPUSlots}); err == nil {
 			drivers = append(drivers, cpu)
 		}
 	}

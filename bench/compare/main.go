@@ -1,0 +1,177 @@
+// Command compare measures Sluice beside its peers in one run: every target in
+// turn, round after round, with the CPU time per request of its processes.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"sluice.dev/bench/load"
+)
+
+var (
+	rounds      = flag.Int("rounds", 5, "how often each target is measured")
+	seconds     = flag.Float64("seconds", 2, "length of one measurement")
+	connections = flag.Int("connections", 32, "keep-alive connections")
+	binaries    = flag.String("bin", "bin", "folder of sluice, gateway and scorer")
+	echo        = flag.String("echo", "", "internal: serve an echo of this address")
+	echoBody    = flag.String("echo-body", "", "internal: file with the echo's answer")
+)
+
+func main() {
+	flag.Parse()
+	if *echo != "" {
+		serveEcho()
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := compare(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// serveEcho is the baseline: the cheapest HTTP server that reads a request and
+// writes an answer of the same bytes as ours.
+func serveEcho() {
+	body, err := os.ReadFile(*echoBody)
+	if err != nil {
+		log.Fatal(err)
+	}
+	s := &fasthttp.Server{Name: "echo", MaxRequestBodySize: 8 << 20, Handler: func(c *fasthttp.RequestCtx) {
+		c.Response.SetBodyRaw(body)
+		c.SetContentType("application/json")
+	}}
+	log.Fatal(s.ListenAndServe(*echo))
+}
+
+// sample is one measurement of a target.
+type sample struct {
+	rate, cpu, p50, p99 float64 // per second, µs per request, µs, µs
+	errors              int
+}
+
+func compare(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "sluice-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	targets, stop, err := start(dir)
+	defer stop()
+	if err != nil {
+		return err
+	}
+	samples := make([][]sample, len(targets))
+	for round := range *rounds {
+		for i, t := range targets {
+			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-40s", round+1, *rounds, t.name)
+			s, err := t.measure(ctx)
+			if err != nil {
+				return fmt.Errorf("%s: %w", t.name, err)
+			}
+			samples[i] = append(samples[i], s)
+		}
+	}
+	fmt.Fprintf(os.Stderr, "\r%60s\r", "")
+	report(targets, samples)
+	return wideModel(ctx, dir)
+}
+
+// measure asks a target for a while.
+func (t *target) measure(ctx context.Context) (sample, error) {
+	before := cpuTime(t.pids)
+	r, err := load.Run(ctx, t.address, t.request, *connections, time.Duration(*seconds*float64(time.Second)), !t.varies)
+	if err != nil {
+		return sample{}, err
+	}
+	used := cpuTime(t.pids) - before
+	return sample{
+		rate: r.Rate(), cpu: float64(used.Microseconds()) / float64(max(r.Requests, 1)),
+		p50: float64(r.P50.Microseconds()), p99: float64(r.P99.Microseconds()), errors: r.Errors,
+	}, nil
+}
+
+func median(list []sample, of func(sample) float64) float64 {
+	v := make([]float64, len(list))
+	for i, s := range list {
+		v[i] = of(s)
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// report prints the table: medians, and ratios to the baseline of the same bodies.
+func report(targets []*target, samples [][]sample) {
+	fmt.Printf("%d connections, %d rounds of %.1f s in turn, medians; %d cores, %s\n\n", *connections, *rounds, *seconds, runtime.NumCPU(), cpuName())
+	fmt.Println("| target | requests/s | CPU µs/request | ratio | goal | p50 µs | p99 µs | errors |")
+	fmt.Println("|---|---|---|---|---|---|---|---|")
+	for i, t := range targets {
+		errors := 0
+		for _, s := range samples[i] {
+			errors += s.errors
+		}
+		cpu := func(s sample) float64 { return s.cpu }
+		ratio := median(samples[i], cpu) / median(samples[t.baseline], cpu)
+		goal := "–"
+		if t.goal > 0 {
+			goal = fmt.Sprintf("%.1f: reached", t.goal)
+			if ratio > t.goal {
+				goal = fmt.Sprintf("%.1f: missed by %.0f%%", t.goal, 100*(ratio/t.goal-1))
+			}
+		}
+		fmt.Printf("| %s | %.0f | %.1f | %.2f | %s | %.0f | %.0f | %d |\n", t.name,
+			median(samples[i], func(s sample) float64 { return s.rate }), median(samples[i], cpu), ratio, goal,
+			median(samples[i], func(s sample) float64 { return s.p50 }), median(samples[i], func(s sample) float64 { return s.p99 }), errors)
+	}
+}
+
+// ready waits until url answers 200.
+func ready(url string) error {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		if r, err := http.Get(url); err == nil {
+			_ = r.Body.Close()
+			if r.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		time.Sleep(20 * time.Millisecond) // it polls another process
+	}
+	return fmt.Errorf("%s does not get ready", url)
+}
+
+func cpuName() string {
+	data, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(data)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.Trim(name, "\t :\n")
+		}
+	}
+	return runtime.GOARCH
+}
+
+// endpoint writes a specification with one version and returns its path.
+func endpoint(dir, name, model, more string) (string, error) {
+	path := filepath.Join(dir, name+".yaml")
+	text := fmt.Sprintf(`apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: %q}
+spec:
+  auth: {mode: key, keys: {primary: {env: BENCH_KEY}}}
+  versions:
+    - {name: only, model: %s%s}
+`, name, model, more)
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"sluice.dev/accel"
+	"sluice.dev/accel/ort"
+	"sluice.dev/accel/ort/library"
+	"sluice.dev/accel/tensor"
+	"sluice.dev/bench/load"
+	"sluice.dev/bench/wide"
+)
+
+// wideModel compares rows per second with the bare runtime at its best batch, and
+// a lone request with the model's own time, on one inference thread each.
+func wideModel(ctx context.Context, dir string) (err error) {
+	path := filepath.Join(dir, "wide.onnx")
+	if err := wide.Write(path); err != nil {
+		return err
+	}
+	p := &processes{}
+	defer p.stop()
+	t, err := p.sluice(dir, "wide", path, "", "--cpu-slots", "1")
+	if err != nil {
+		return err
+	}
+	bare, err := openBare(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bare.Close()) }()
+	_, q := requests("wide", "x", wide.Inputs)
+	var ratios, lone []sample
+	for range *rounds {
+		best, batch, single, err := bare.best()
+		if err != nil {
+			return err
+		}
+		many, err := load.Run(ctx, t.address, q, 64, time.Duration(*seconds*float64(time.Second)), true)
+		if err != nil {
+			return err
+		}
+		one, err := load.Run(ctx, t.address, q, 1, time.Duration(*seconds*float64(time.Second)/2), true)
+		if err != nil {
+			return err
+		}
+		ratios = append(ratios, sample{rate: many.Rate() / best, cpu: best, p50: float64(batch), errors: many.Errors})
+		lone = append(lone, sample{p50: float64((one.P50 - single).Microseconds()), errors: one.Errors})
+	}
+	ratio := median(ratios, func(s sample) float64 { return s.rate })
+	extra := median(lone, func(s sample) float64 { return s.p50 })
+	fmt.Printf("\nwide, one inference thread: %.0f%% of the rows per second of the bare loop (%.0f at its best batch, %.0f) with 64 connections; goal 90%%\n",
+		100*ratio, median(ratios, func(s sample) float64 { return s.cpu }), median(ratios, func(s sample) float64 { return s.p50 }))
+	fmt.Printf("wide, one connection: the model's own time and %.0f µs at the median; goal 60 µs\n", extra)
+	return nil
+}
+
+// bareModel is a model without a server.
+type bareModel struct {
+	accel.Instance
+}
+
+func openBare(path string) (*bareModel, error) {
+	lib, err := library.Find(library.Config{})
+	if err != nil {
+		return nil, err
+	}
+	cpu, err := ort.NewCPU(ort.Config{Library: lib})
+	if err != nil {
+		return nil, err
+	}
+	m, err := cpu.Open(accel.Model{Name: "wide", Path: path}, accel.Options{})
+	return &bareModel{m}, err
+}
+
+// best is the most rows per second of any batch size, that size, and the time of
+// a run of one row.
+func (m *bareModel) best() (rate float64, batch int, single time.Duration, err error) {
+	for rows := 1; rows <= 64; rows *= 2 {
+		took, err := m.time(rows)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		if rows == 1 {
+			single = took
+		}
+		if r := float64(rows) / took.Seconds(); r > rate {
+			rate, batch = r, rows
+		}
+	}
+	return rate, batch, single, nil
+}
+
+// time is the mean time of a run.
+func (m *bareModel) time(rows int) (time.Duration, error) {
+	bind := func(width int) []tensor.Tensor {
+		return []tensor.Tensor{{DType: tensor.Float32, Shape: []int64{int64(rows), int64(width)}, Data: make([]byte, 4*rows*width)}}
+	}
+	call, err := m.Bind(bind(wide.Inputs), bind(wide.Outputs))
+	if err != nil {
+		return 0, err
+	}
+	defer call.Close()
+	began, runs := time.Now(), 0
+	for ; time.Since(began) < 200*time.Millisecond; runs++ {
+		if err := call.Run(); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(began) / time.Duration(runs), nil
+}

@@ -31,12 +31,18 @@ func newReport(file string) *report { return &report{file: file, nodes: maxNodes
 
 func (r *report) add(f Finding) {
 	r.count++
-	switch {
-	case r.count <= maxFindings:
+	if r.count <= maxFindings {
 		r.findings = append(r.findings, f)
-	case r.count == maxFindings+1:
-		r.findings = append(r.findings, Finding{File: r.file, Message: "and more; correct these first"})
 	}
+}
+
+// done is the findings in the order of their lines.
+func (r *report) done() Findings {
+	r.findings.sort()
+	if r.count > maxFindings {
+		r.findings = append(r.findings, Finding{File: r.file, Message: fmt.Sprintf("%d more; correct these first", r.count-maxFindings)})
+	}
+	return r.findings
 }
 
 // spend takes one value out of the budget. False means that it is used up, which
@@ -68,7 +74,7 @@ func decode(name string, data []byte) ([]*Endpoint, Findings) {
 			endpoints = append(endpoints, e)
 		}
 	}
-	return endpoints, r.findings
+	return endpoints, r.done()
 }
 
 // tagDirective is a YAML directive whose handling takes quadratic time.

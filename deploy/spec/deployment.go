@@ -55,18 +55,21 @@ func DecodeDeploymentConfig(name string, data []byte) (*DeploymentConfig, Findin
 		if r.count == 0 {
 			r.add(Finding{File: name, Message: fmt.Sprintf("has %d documents; must have one, with computeType", len(roots))})
 		}
-		return nil, r.findings
+		return nil, r.done()
 	}
 	w := &walker{report: r, source: newSource(name, roots[0].Line), lenient: true}
 	if roots[0].Kind != yaml.MappingNode {
 		w.mismatch("", roots[0], "computeType and other fields")
-		return nil, r.findings
+		return nil, r.done()
 	}
 	var file deploymentFile
 	w.fields("", roots[0], reflect.ValueOf(&file).Elem())
 	c := &check{source: w.source}
 	config := c.deployment(&file)
-	return config, append(r.findings, c.findings...).sorted()
+	for _, f := range c.findings {
+		r.add(f)
+	}
+	return config, r.done()
 }
 
 // deployment checks the rules between values, and moves them to where we have them.
@@ -124,10 +127,10 @@ func (c *check) deploymentAuth(computeType string, file *deploymentFile) Auth {
 	}
 	auth := Auth{Mode: AuthNone, Keys: Keys{Primary: literal(file.Keys.PrimaryKey), Secondary: literal(file.Keys.SecondaryKey)}}
 	switch {
+	case key && (file.AuthEnabled != nil || !token):
+		auth.Mode = AuthKey
 	case token:
 		auth.Mode = AuthToken
-	case key:
-		auth.Mode = AuthKey
 	}
 	c.deploymentKeys(&auth)
 	return auth

@@ -19,6 +19,7 @@ type field struct {
 	maximum    float64
 	above      bool // the minimum itself is not allowed
 	multipleOf int  // 0 for any
+	maxItems   int  // of a list
 	enum       []string
 	fallback   string // the default as text; empty for none
 }
@@ -59,6 +60,8 @@ func newField(name string, f reflect.StructField) field {
 			made.maximum = number
 		case "multipleOf":
 			made.multipleOf = int(number)
+		case "maxItems":
+			made.maxItems = int(number)
 		case "enum":
 			made.enum = append(made.enum, value)
 		case "default":
@@ -98,8 +101,11 @@ func (f *field) checkNumber(x float64) string {
 		return ""
 	}
 	message := fmt.Sprintf("is %s; must be %s", number(x), f.allowed())
-	if x == 0 && f.fallback != "" {
-		message += fmt.Sprintf(", or left out for the default of %s", f.fallback)
+	switch {
+	case x == 0 && f.fallback != "":
+		message += ", or left out for the default of " + f.fallback
+	case x == 0:
+		message += ", or left out"
 	}
 	return message
 }

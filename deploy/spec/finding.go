@@ -66,10 +66,9 @@ func (f Findings) Warnings() Findings {
 	return warnings
 }
 
-// sorted puts the findings of one document into the order of its lines.
-func (f Findings) sorted() Findings {
+// sort puts the findings of one file into the order of their lines.
+func (f Findings) sort() {
 	slices.SortStableFunc(f, func(a, b Finding) int { return a.Line - b.Line })
-	return f
 }
 
 // source remembers where the fields of one document stand, and which of them

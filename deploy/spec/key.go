@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,14 +29,18 @@ func CheckKey(key string) error {
 	return nil
 }
 
+// ErrUnset means that the environment variable that a key is to come from is not
+// set, or empty.
+var ErrUnset = errors.New("is not set; set it to the key")
+
 // Read fetches the key and checks it. The environment is what lookup says, such as
 // os.LookupEnv. Errors say where the key was sought, and never quote it.
 func (k *KeySource) Read(lookup func(name string) (string, bool)) (string, error) {
 	switch {
 	case k.Env != "":
-		key, ok := lookup(k.Env)
-		if !ok {
-			return "", fmt.Errorf("environment variable %s is not set; set it to the key", k.Env)
+		key, _ := lookup(k.Env)
+		if key == "" {
+			return "", fmt.Errorf("environment variable %s %w", k.Env, ErrUnset)
 		}
 		if err := CheckKey(key); err != nil {
 			return "", fmt.Errorf("environment variable %s: %w", k.Env, err)

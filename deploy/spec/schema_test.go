@@ -33,6 +33,12 @@ func generate(t *testing.T) []byte {
 	return append(data, '\n')
 }
 
+// JSONSchemaExtend says what no tag can: exactly one of the sources.
+func (KeySource) JSONSchemaExtend(s *jsonschema.Schema) {
+	one := uint64(1)
+	s.MinProperties, s.MaxProperties = &one, &one
+}
+
 func TestSchemaFileIsCurrent(t *testing.T) {
 	want := generate(t)
 	if *update {
@@ -83,18 +89,26 @@ func asJSON(t *testing.T, text string) any {
 }
 
 func TestSchemaAcceptsTheExamples(t *testing.T) {
-	files, err := filepath.Glob("../../examples/*/endpoint.yaml")
-	if err != nil || len(files) == 0 {
+	examples, err := filepath.Glob("../../examples/*/endpoint.yaml")
+	if err != nil || len(examples) == 0 {
 		t.Fatalf("no examples: %v", err)
 	}
+	ours, err := filepath.Glob("testdata/endpoint/good-*.yaml")
+	if err != nil || len(ours) == 0 {
+		t.Fatalf("no good documents: %v", err)
+	}
 	s := compiled(t)
-	for _, file := range files {
+	for _, file := range append(examples, ours...) {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Validate(asJSON(t, string(data))); err != nil {
-			t.Errorf("%s: %v", file, err)
+		for document := range strings.SplitSeq(string(data), "\n---\n") {
+			if v := asJSON(t, document); v == nil {
+				continue // Decode passes over empty documents
+			} else if err := s.Validate(v); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
 		}
 	}
 }
@@ -119,7 +133,9 @@ func TestSchemaAndCodeRefuseTheSame(t *testing.T) {
 	if e, f := Decode("good.yaml", []byte(good)); f.Err() != nil || e[0].Validate().Err() != nil {
 		t.Fatalf("the good document: %v %v", f, e[0].Validate())
 	}
+	six := strings.Repeat("    - {name: other, model: other.onnx}\n", MaxVersions)
 	for _, change := range [][2]string{
+		{"  versions:\n", "  versions:\n" + six},
 		{"kind: Endpoint", "kind: Model"},
 		{"v1alpha1", "v1"},
 		{"name: digits", "name: Digits"},
@@ -132,6 +148,33 @@ func TestSchemaAndCodeRefuseTheSame(t *testing.T) {
 		{"maxQueueWaitMs: 100", "maxQueueWaitMS: 100"},
 		{"default: true", "default: 1"},
 		{"name: mlp,", ""},
+		{"model: mlp.onnx,", ""},
+		{"mode: key,", "mode: key, modes: key,"},
+		{"{env: DIGITS_KEY}", "{}"},
+		{"{env: DIGITS_KEY}", "{env: DIGITS_KEY, file: key}"},
+		{"{env: DIGITS_KEY}", "{env: DIGITS KEY}"},
+		{"{env: DIGITS_KEY}", "{value: short}"},
+		{"{env: DIGITS_KEY}", "{value: with a space in the key}"},
+		{"name: digits", "name: -digits"},
+		{"name: digits", "name: digits, namespace: Digits"},
+		{"name: digits", "name: digits, labels: {a: 1}"},
+		{"name: digits", "name: " + strings.Repeat("x", 64)},
+		{"name: digits", "uid: digits"},
+		{"type: control", "accelerator: GPU 0"},
+		{"type: control", "threads: -1"},
+		{"type: control", "threads: 1025"},
+		{"type: control", "maxBatchSize: -1"},
+		{"type: control", "maxConcurrentRequestsPerContainer: -1"},
+		{"type: control", "maxQueueWaitMs: 0"},
+		{"type: control", "scoringTimeoutMs: 300001"},
+		{"type: control", "numReplicas: 0"},
+		{"type: control", "autoScaler: {targetUtilization: 101}"},
+		{"type: control", "autoScaler: {maxReplicas: 0}"},
+		{"type: control", "containerResourceRequirements: {cpu: 0}"},
+		{"type: control", "containerResourceRequirements: {fpga: 1}"},
+		{"type: control", "livenessProbeRequirements: {periodSeconds: 0}"},
+		{"type: control", "dataCollection: {storageEnabled: 1}"},
+		{"type: control", "appInsightsEnabled: 1"},
 	} {
 		text := strings.Replace(good, change[0], change[1], 1)
 		bySchema := s.Validate(asJSON(t, text)) != nil

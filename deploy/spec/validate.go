@@ -18,7 +18,8 @@ func (e *Endpoint) Validate() Findings {
 	c.metadata(&d.Metadata)
 	c.auth("spec.auth", &d.Spec.Auth)
 	c.versions(d)
-	return c.findings.sorted()
+	c.findings.sort()
+	return c.findings
 }
 
 // ClusterOnly warns of values that have no effect on one machine. Those that are
@@ -40,6 +41,7 @@ func (e *Endpoint) ClusterOnly() Findings {
 		c.clusterOnly(at+".dataCollection", v.DataCollection != plain.DataCollection)
 		c.clusterOnly(at+".appInsightsEnabled", v.AppInsightsEnabled)
 	}
+	c.findings.sort()
 	return c.findings
 }
 
@@ -181,7 +183,7 @@ var environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (c *check) key(path string, k *KeySource) {
 	switch {
-	case k == nil:
+	case k == nil, c.source.isFaulty(path + ".value"), c.source.isFaulty(path + ".env"), c.source.isFaulty(path + ".file"):
 	case k.sources() != 1:
 		c.fail(path, "must have exactly one of value, env and file, and has %d", k.sources())
 	case k.Value != "":

@@ -23,8 +23,8 @@ func (c *check) versions(e *Endpoint) {
 	}
 	c.names(path, e.Metadata.Name, all)
 	c.sum(path, all)
-	c.atMostOne(path, "default", all, func(v *Version) bool { return v.Default })
-	c.atMostOne(path, "control", all, func(v *Version) bool { return v.Type == Control })
+	c.atMostOne(path+"[%d].default", "default", all, func(v *Version) bool { return v.Default })
+	c.atMostOne(path+"[%d].type", "control", all, func(v *Version) bool { return v.Type == Control })
 }
 
 // version checks what one version says of itself.
@@ -104,9 +104,9 @@ func (c *check) sum(path string, all []Version) {
 	}
 }
 
-// atMostOne checks that one version at most is what is said.
+// atMostOne checks that one version at most is what is said in the field at path,
+// where %d stands for the version's index.
 func (c *check) atMostOne(path, what string, all []Version, is func(*Version) bool) {
-	field := map[string]string{"default": "default", "control": "type"}[what]
 	first := -1
 	for i := range all {
 		switch {
@@ -114,7 +114,7 @@ func (c *check) atMostOne(path, what string, all []Version, is func(*Version) bo
 		case first < 0:
 			first = i
 		default:
-			c.fail(fmt.Sprintf("%s[%d].%s", path, i, field), "versions[%d] is the %s already; an endpoint has at most one", first, what)
+			c.fail(fmt.Sprintf(path, i), "versions[%d] is the %s already; an endpoint has at most one", first, what)
 		}
 	}
 }

@@ -33,8 +33,11 @@ func (w *walker) value(path string, n *yaml.Node, v reflect.Value, f *field) {
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		w.value(path, n, v.Elem(), f)
+		p := reflect.New(v.Type().Elem())
+		w.value(path, n, p.Elem(), f)
+		if !w.source.faulty[path] {
+			v.Set(p)
+		}
 	case reflect.Struct:
 		w.fields(path, n, v)
 	case reflect.Map:
@@ -94,6 +97,7 @@ func (w *walker) entries(path string, n *yaml.Node, do func(key string, value *y
 		key, value := n.Content[i], n.Content[i+1]
 		switch line, again := seen[key.Value]; {
 		case key.ShortTag() == "!!merge":
+			w.source.faulty[path] = true // what seems to be missing may be in there
 			w.at(path, key.Line, "merge keys (<<) are not understood; write the fields out")
 		case key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str":
 			w.at(path, key.Line, "a field's name must be text, but one is "+kind(key))
@@ -113,7 +117,9 @@ func (w *walker) unknown(path, key string, line int, known fields) {
 	switch near := known.nearest(key); {
 	case near != "":
 		message += "did you mean " + near + "?"
-		w.source.faulty[join(path, near)] = !w.lenient
+		if !w.lenient {
+			w.source.faulty[join(path, near)] = true
+		}
 	case w.lenient:
 		message += "it has no effect"
 	default:
@@ -130,6 +136,11 @@ func (w *walker) list(path string, n *yaml.Node, v reflect.Value, f *field) {
 	}
 	for i, item := range n.Content {
 		at := fmt.Sprintf("%s[%d]", path, i)
+		if i == f.maxItems {
+			w.source.lines[at] = item.Line
+			w.fault(at, fmt.Sprintf("is too many: there are at most %d, and here are %d; remove %[3]d", i, len(n.Content), len(n.Content)-i))
+			return
+		}
 		if !w.report.spend() {
 			return
 		}
@@ -241,7 +252,8 @@ func (w *walker) at(path string, line int, message string) {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// kind is what n is, in words.
+// kind is what n is, in words. They never quote it: it may be a key that stands in
+// the wrong place.
 func kind(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -253,11 +265,11 @@ func kind(n *yaml.Node) string {
 	}
 	switch n.ShortTag() {
 	case "!!str":
-		return "the text " + quote(n.Value)
+		return "text"
 	case "!!int", "!!float":
-		return "the number " + quote(n.Value)
+		return "a number"
 	case "!!bool":
-		return n.Value
+		return "true or false"
 	case "!!null":
 		return "empty"
 	}

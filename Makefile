@@ -30,11 +30,11 @@ run: setup ## Serve the digits example on 127.0.0.1:8000
 
 .PHONY: test
 test: setup ## Set up and run all tests
-	go test ./...
+	go test -timeout 5m ./...
 
 .PHONY: race
 race: setup ## Run all tests with the race detector
-	go test -race ./...
+	go test -race -timeout 10m ./...
 
 .PHONY: check
 check: tools ## Check format, vet, lint and the import order

@@ -18,6 +18,7 @@ type Runner struct {
 
 	mu     sync.Mutex
 	idle   []*worker // parked, last one first
+	waking bool      // a worker was woken and has not yet looked for work
 	ready  []*Queue  // with waiting jobs, in turn
 	closed bool
 }
@@ -86,23 +87,23 @@ func (q *Queue) Submit(j *Job) bool {
 		q.listed = true
 		r.ready = append(r.ready, q)
 	}
-	w := r.pop()
+	r.rouse()
 	r.mu.Unlock()
-	if w != nil {
-		w.wake <- struct{}{}
-	}
 	return true
 }
 
-// pop takes an idle worker.
-func (r *Runner) pop() *worker {
+// rouse wakes an idle worker if there is work, unless one is about to look for
+// it: that one takes all that fits one run, and rouses the next if more is left.
+// Holding mu.
+func (r *Runner) rouse() {
 	n := len(r.idle)
-	if n == 0 {
-		return nil
+	if n == 0 || r.waking || len(r.ready) == 0 {
+		return
 	}
 	w := r.idle[n-1]
 	r.idle = r.idle[:n-1]
-	return w
+	r.waking = true
+	w.wake <- struct{}{}
 }
 
 // Remove takes back a job that no run has begun. False means that its owner
@@ -153,10 +154,14 @@ func (q *Queue) finished() {
 // first, and w finds a fuller queue. Where nothing else can run, that costs
 // nothing, so a lone request is not delayed.
 func (r *Runner) next(w *worker) bool {
-	for {
+	for woken := false; ; woken = true {
 		runtime.Gosched()
 		r.mu.Lock()
+		if woken {
+			r.waking = false
+		}
 		if r.take(w) {
+			r.rouse()
 			r.mu.Unlock()
 			return true
 		}

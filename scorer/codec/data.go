@@ -86,7 +86,26 @@ func b2u(v bool) byte {
 	return 0
 }
 
+// short reads a whole number of up to 7 digits, which a float32 holds exactly, if
+// that is what comes next. Pixels and counts are such, and they come in great
+// numbers.
+func (s *scanner) short() (f float32, ok bool) {
+	s.peek()
+	n, i := uint32(0), s.i
+	for ; i < len(s.b) && i < s.i+7 && isDigit(s.b[i]); i++ {
+		n = n*10 + uint32(s.b[i]-'0')
+	}
+	if i == s.i || i == len(s.b) || s.b[i] != ',' && s.b[i] != ']' || s.b[s.i] == '0' && i > s.i+1 {
+		return 0, false
+	}
+	s.i = i
+	return float32(n), true
+}
+
 func (s *scanner) float(dst []byte, t tensor.DType, name []byte) []byte {
+	if f, ok := s.short(); ok {
+		return appendBits(dst, t, float64(f))
+	}
 	if c := s.peek(); c == '"' || c == 't' || c == 'f' || c == 'n' || c == '{' {
 		s.fail("Unable to parse 'data': attempt to access JSON non-number as number")
 		return dst

@@ -103,30 +103,14 @@ func (f *front) keys(e *spec.Endpoint) (primary, secondary string, err error) {
 	return primary, secondary, err
 }
 
-// key reads a key from its source; name is what a generated one is kept under.
+// key reads a key from its source; name is what one that is not set is generated
+// and kept under.
 func (f *front) key(s *spec.KeySource, name string) (string, error) {
-	switch {
-	case s.Value != "":
-		return s.Value, nil
-	case s.File != "":
-		data, err := os.ReadFile(s.File)
-		if err != nil {
-			return "", fmt.Errorf("read key: %w", err)
-		}
-		return checked(strings.TrimSpace(string(data)), "file "+s.File)
+	key, err := s.Read(os.LookupEnv)
+	if errors.Is(err, spec.ErrUnset) {
+		return f.generated(name)
 	}
-	if v := os.Getenv(s.Env); v != "" {
-		return checked(v, "environment variable "+s.Env)
-	}
-	return f.generated(name)
-}
-
-// checked refuses a key that nobody could send, or anybody could guess.
-func checked(key, from string) (string, error) {
-	if len(key) < 16 || len(key) > 256 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("the key in %s must be 16 to 256 printable ASCII characters without spaces", from)
-	}
-	return key, nil
+	return key, err
 }
 
 // configure is what turns endpoints into what is served.

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"time"
@@ -10,15 +11,18 @@ import (
 )
 
 // Runner runs the models of one device: it owns a worker per device slot, and
-// every worker that gets free takes the next batch of the next model that has
-// work, in turn, so that no model starves another.
+// every slot that gets free takes the next batch of the next model that has work,
+// in turn, so that no model starves another.
+//
+// A slot is held by its worker's goroutine, or by a caller of Start who runs one
+// batch itself: to wake another goroutine costs more than a small model's run.
 type Runner struct {
 	all     []*worker
 	workers sync.WaitGroup
 
 	mu     sync.Mutex
-	idle   []*worker // parked, last one first
-	waking bool      // a worker was woken and has not yet looked for work
+	idle   []*worker // slots that nobody holds, last one first; their goroutines are parked
+	waking bool      // somebody took a slot and has not yet looked for work
 	ready  []*Queue  // with waiting jobs, in turn
 	closed bool
 }
@@ -37,8 +41,9 @@ type Queue struct {
 
 	// Guarded by runner.mu.
 	former Former
-	listed bool // in runner.ready
-	inRun  int  // batches running
+	listed bool          // in runner.ready
+	inRun  int           // batches running
+	last   time.Duration // of its last run; before the first, as long as can be
 	closed bool
 	drain  chan struct{} // closed when closed and nothing waits or runs
 }
@@ -58,28 +63,35 @@ func NewRunner(slots int) *Runner {
 func (r *Runner) Close() {
 	r.mu.Lock()
 	r.closed = true
-	idle := r.idle
-	r.idle = nil
+	r.wakeAll()
 	r.mu.Unlock()
-	for _, w := range idle {
-		w.wake <- struct{}{}
-	}
 	r.workers.Wait()
 }
 
 // Open adds a model: runs have at most limit rows.
 func (r *Runner) Open(inst accel.Instance, limit int, o Observer) *Queue {
 	f := NewFormer(inst.Signature(), limit)
-	return &Queue{runner: r, inst: inst, limit: f.limit, observer: o, former: f, drain: make(chan struct{})}
+	return &Queue{runner: r, inst: inst, limit: f.limit, observer: o, former: f, last: math.MaxInt64, drain: make(chan struct{})}
 }
 
-// Submit queues a job. False means that the queue is closed; nothing is kept.
+// Submit queues a job, to be run as soon as a slot is free. False means that the
+// queue is closed; nothing is kept.
 func (q *Queue) Submit(j *Job) bool {
+	ok := q.Put(j)
+	if ok {
+		q.runner.Start(0)
+	}
+	return ok
+}
+
+// Put queues a job that is sure to run only after the next Start. False means
+// that the queue is closed; nothing is kept.
+func (q *Queue) Put(j *Job) bool {
 	now := scorer.Now()
 	r := q.runner
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if q.closed {
-		r.mu.Unlock()
 		return false
 	}
 	q.former.Add(j, now)
@@ -87,9 +99,64 @@ func (q *Queue) Submit(j *Job) bool {
 		q.listed = true
 		r.ready = append(r.ready, q)
 	}
+	return true
+}
+
+// Start has what waits run. Where a slot is idle and the next model's last run
+// took at most patience, the caller runs one batch itself, and Start returns when
+// its owners have their answers; else workers do. It is needed after Put, by
+// whoever put or by anybody later.
+func (r *Runner) Start(patience time.Duration) {
+	r.mu.Lock()
+	n := len(r.idle)
+	if n == 0 || r.waking || len(r.ready) == 0 {
+		r.mu.Unlock()
+		return
+	}
+	w := r.idle[n-1]
+	r.idle = r.idle[:n-1]
+	r.waking = true
+	if r.ready[0].last >= patience {
+		w.wake <- struct{}{}
+		r.mu.Unlock()
+		return
+	}
+	r.mu.Unlock()
+	runtime.Gosched() // see next
+	r.mu.Lock()
+	r.waking = false
+	if !r.take(w) {
+		r.park(w)
+		r.mu.Unlock()
+		return
+	}
 	r.rouse()
 	r.mu.Unlock()
-	return true
+	w.serve()
+	r.mu.Lock()
+	r.ended(w)
+	r.park(w)
+	r.rouse()
+	r.mu.Unlock()
+}
+
+// Start has what waits on q's runner run; see Runner.Start.
+func (q *Queue) Start(patience time.Duration) { q.runner.Start(patience) }
+
+// park gives a slot back. Holding mu.
+func (r *Runner) park(w *worker) {
+	r.idle = append(r.idle, w)
+	if r.closed { // Close saw the slot held
+		r.wakeAll()
+	}
+}
+
+// wakeAll wakes the workers of idle slots, which end if nothing waits. Holding mu.
+func (r *Runner) wakeAll() {
+	for _, w := range r.idle {
+		w.wake <- struct{}{}
+	}
+	r.idle = nil
 }
 
 // rouse wakes an idle worker if there is work, unless one is about to look for
@@ -193,10 +260,10 @@ func (r *Runner) take(w *worker) bool {
 	return false
 }
 
-// ended tells that w's batch of q is over.
-func (r *Runner) ended(q *Queue) {
-	r.mu.Lock()
+// ended tells that w's batch is over. Holding mu.
+func (r *Runner) ended(w *worker) {
+	q := w.queue
 	q.inRun--
+	q.last = w.took
 	q.finished()
-	r.mu.Unlock()
 }

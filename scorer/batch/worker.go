@@ -14,15 +14,17 @@ var (
 	errGone = &scorer.Error{Status: scorer.Canceled, Message: "the request was cancelled before the work started"}
 )
 
-// worker is one device slot: a goroutine that forms a batch, runs it, and hands
-// out the answers.
+// worker is one device slot and its goroutine. Whoever holds the slot forms a
+// batch, runs it, and hands out the answers.
 type worker struct {
 	runner *Runner
-	wake   chan struct{} // capacity 1: sent by whoever takes w from the idle list
+	wake   chan struct{} // capacity 1: sent by whoever takes w from the idle list for its goroutine
 
+	// The holder's.
 	queue *Queue // of the batch at hand
 	run   []Segment
 	late  []*Job
+	took  time.Duration // of the last run of queue
 	cut   slicer
 
 	mu     sync.Mutex // guards spaces against drop
@@ -30,26 +32,30 @@ type worker struct {
 }
 
 func (w *worker) loop() {
-	for w.runner.next(w) {
-		w.finishLate()
-		w.runBatch()
-		w.runner.ended(w.queue)
+	r := w.runner
+	for r.next(w) {
+		w.serve()
+		r.mu.Lock()
+		r.ended(w)
+		r.mu.Unlock()
 	}
 	for _, s := range w.spaces {
 		s.closeAll()
 	}
 }
 
-// form takes q's next batch. Holding runner.mu.
-func (w *worker) form(q *Queue) {
-	w.queue = q
-	w.run, w.late = q.former.Form(scorer.Now(), w.run[:0], w.late[:0])
-}
-
-func (w *worker) finishLate() {
+// serve runs and answers what form took.
+func (w *worker) serve() {
 	for _, j := range w.late {
 		j.Owner.Done(j, nil, errLate)
 	}
+	w.runBatch()
+}
+
+// form takes q's next batch. Holding runner.mu.
+func (w *worker) form(q *Queue) {
+	w.queue, w.took = q, q.last
+	w.run, w.late = q.former.Form(scorer.Now(), w.run[:0], w.late[:0])
 }
 
 // space is w's memory for the model at hand.
@@ -120,6 +126,7 @@ func (w *worker) runGathered(s *space, run []Segment, rows int) error {
 		err = s.checkRows(call, rows)
 	}
 	t.took = scorer.Now().Sub(t.start)
+	w.took = t.took
 	if w.queue.observer != nil {
 		w.queue.observer.Ran(rows, len(run), t.took)
 	}

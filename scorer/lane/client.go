@@ -189,16 +189,17 @@ func (c *clientConn) send(offer uint32, req *scorer.Request, ticket scorer.Ticke
 		trace = &req.Trace
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	s := c.slot()
 	if s == nil {
+		c.mu.Unlock()
 		return 0, false
 	}
 	s.wait, s.ticket, s.resp = req.Wait, ticket, resp
 	h.stream = s.stream
 	s.batch = c.frame(&h, trace, req.Body)
 	c.waiting.Add(1)
-	return s.stream, true
+	c.flush()
+	return h.stream, true
 }
 
 // slot takes a free one. Holding mu.

@@ -7,36 +7,59 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sluice.dev/scorer"
 )
 
-// conn is what both ends of a connection have: a writer that sends in one system
-// call what has gathered, and a watch over a peer that stopped.
+// conn is what both ends of a connection have: a way to send in one system call
+// what has gathered, and a watch over a peer that stopped.
 //
-// Invariant: the writer's system calls read only out, never the memory of a
-// request, so who abandons a request can reuse its memory at once.
+// One at a time has the turn to write: a caller that adds a frame while nobody
+// has it, as far as the kernel takes bytes at once (flush), or the writer's
+// goroutine, which may block (write). To wake another goroutine costs more than
+// the system call that it would make.
+//
+// Invariant: the system calls read only out, never the memory of a request, so
+// who abandons a request can reuse its memory at once.
 type conn struct {
 	net  net.Conn
+	raw  syscall.RawConn // of net; nil where the kernel does not see the bytes as they are
 	read *reader
 
 	mu     sync.Mutex
-	ready  sync.Cond // of mu: there is something to write, or dead is set
+	ready  sync.Cond // of mu: the writer has the turn, or dead is set
 	buf    []byte    // frames to write
 	large  []*outgoing
 	batch  uint64 // of buf; those before it were handed to the kernel
-	idle   bool   // the writer waits
+	turn   turn
+	held   bool // the reader will send when it has handled what came
 	dead   bool
 	reason error
 	over   chan struct{} // closed when dead is set
 
-	out     []byte       // being written; the writer's
+	// Of who has the turn.
+	out    []byte // being written
+	left   []byte // of out, for the writer to begin with
+	try    func(fd uintptr) bool
+	tried  int
+	tryErr error
+
 	writing atomic.Int64 // scorer.Instant since when a write blocks; 0 if none does
 	heard   atomic.Bool  // a frame came since the watch looked
 	waiting atomic.Int64 // requests that wait for the peer
 	tasks   sync.WaitGroup
 }
+
+// turn says who may write.
+type turn uint8
+
+const (
+	nobody turn = iota // and there is nothing to write, or held is set
+	caller
+	writer
+)
 
 // outgoing is a body that goes out in chunks.
 type outgoing struct {
@@ -59,22 +82,35 @@ var (
 )
 
 func newConn(c net.Conn) *conn {
-	k := &conn{net: c, read: newReader(c), buf: hello(), over: make(chan struct{})}
+	k := &conn{net: c, read: newReader(c), buf: hello(), turn: writer, over: make(chan struct{})}
+	if s, ok := c.(syscall.Conn); ok {
+		k.raw, _ = s.SyscallConn() // nil: the writer does all
+	}
+	k.try = func(fd uintptr) bool {
+		k.tried, k.tryErr = syscall.Write(int(fd), k.out)
+		return true
+	}
 	k.ready.L = &k.mu
 	k.tasks.Go(k.write)
 	k.tasks.Go(k.watch)
 	return k
 }
 
-// wake makes sure that what was appended is written. Holding mu.
+// wake makes sure that what was appended is written, by others. Holding mu.
 func (c *conn) wake() {
-	if c.idle {
-		c.idle = false
-		c.ready.Signal()
+	if c.turn == nobody && !c.held {
+		c.pass()
 	}
 }
 
-// frame appends a frame and returns the batch that it goes with. Holding mu.
+// pass gives the turn to the writer. Holding mu.
+func (c *conn) pass() {
+	c.turn = writer
+	c.ready.Signal()
+}
+
+// frame appends a frame and returns the batch that it goes with; wake or flush
+// must follow. Holding mu.
 func (c *conn) frame(h *header, trace *scorer.Trace, body []byte) uint64 {
 	h.total = uint32(len(body))
 	first := body[:min(len(body), chunk)]
@@ -92,7 +128,6 @@ func (c *conn) frame(h *header, trace *scorer.Trace, body []byte) uint64 {
 		c.buf = appendTrace(c.buf, trace)
 	}
 	c.buf = append(c.buf, first...)
-	c.wake()
 	return c.batch
 }
 
@@ -115,6 +150,48 @@ func (c *conn) unqueue(stream uint32) bool {
 	return false
 }
 
+// maxFlushes bounds how long a caller writes for others.
+const maxFlushes = 4
+
+// flush writes what has gathered, on the caller's goroutine where nobody has the
+// turn. It does not block: what the kernel does not take is left to the writer.
+// Holding mu, which it gives up.
+func (c *conn) flush() {
+	if c.turn != nobody || c.held || c.dead || c.empty() {
+		c.mu.Unlock()
+		return
+	}
+	c.turn = caller
+	for range maxFlushes {
+		if c.raw == nil || len(c.large) > 0 {
+			break
+		}
+		// See write: those who are about to send share the system call.
+		c.mu.Unlock()
+		runtime.Gosched()
+		c.mu.Lock()
+		c.take()
+		c.mu.Unlock()
+		c.tried, c.tryErr = 0, nil
+		err := c.raw.Write(c.try)
+		c.mu.Lock()
+		if err != nil || c.tried < len(c.out) {
+			c.left = c.out[max(c.tried, 0):] // a lasting error meets the writer too
+			break
+		}
+		if c.empty() {
+			c.turn = nobody
+			c.mu.Unlock()
+			return
+		}
+	}
+	c.pass()
+	c.mu.Unlock()
+}
+
+// empty reports whether nothing waits to be written. Holding mu.
+func (c *conn) empty() bool { return len(c.buf) == 0 && len(c.large) == 0 }
+
 // write is the writer's goroutine.
 //
 // It yields once before it takes what has gathered: whoever woke it is often one
@@ -123,32 +200,40 @@ func (c *conn) unqueue(stream uint32) bool {
 func (c *conn) write() {
 	for c.gather() {
 		c.writing.Store(int64(scorer.Now()))
-		_, err := c.net.Write(c.out)
+		_, err := c.net.Write(c.left)
 		c.writing.Store(0)
 		if err != nil {
 			c.fail(fmt.Errorf("write: %w", err))
 		}
-		if cap(c.out) > maxKept {
+		if c.left = nil; cap(c.out) > maxKept {
 			c.out = nil
 		}
 	}
 }
 
-// gather waits for something to write and puts it into out: all small frames,
-// and a chunk of each large body. False: the connection is dead.
+// gather waits for the writer's turn and fills out. False: the connection is dead.
 func (c *conn) gather() bool {
 	c.mu.Lock()
-	for len(c.buf) == 0 && len(c.large) == 0 && !c.dead {
-		c.idle = true
+	defer c.mu.Unlock()
+	if c.turn == writer && c.empty() {
+		c.turn = nobody // what was left is written
+	}
+	for c.turn != writer && !c.dead {
 		c.ready.Wait()
 	}
 	c.mu.Unlock()
 	runtime.Gosched()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dead {
-		return false
+	if c.left == nil {
+		c.take()
+		c.left = c.out
 	}
+	return !c.dead
+}
+
+// take puts into out what goes next: all small frames, and a chunk of each large
+// body. Holding mu.
+func (c *conn) take() {
 	c.out, c.buf = c.buf, c.out[:0]
 	c.batch++
 	kept := c.large[:0]
@@ -164,7 +249,6 @@ func (c *conn) gather() bool {
 	}
 	clear(c.large[len(kept):])
 	c.large = kept
-	return true
 }
 
 // fail ends the connection. The first reason stays.
@@ -183,7 +267,7 @@ func (c *conn) fail(reason error) {
 func (c *conn) flushed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.dead || len(c.buf) == 0 && len(c.large) == 0 && c.idle
+	return c.dead || c.empty() && c.turn == nobody
 }
 
 // watch ends a connection whose peer does not read, or does not answer.

@@ -140,6 +140,17 @@ func (r *reader) next(h *header) ([]byte, error) {
 	return r.buf.Peek(r.used)
 }
 
+// whole reports whether the next frame is here already, so that next does not
+// block.
+func (r *reader) whole() bool {
+	n := r.buf.Buffered()
+	if n < r.used+headerSize {
+		return false
+	}
+	b, _ := r.buf.Peek(r.used + headerSize) // is there
+	return int64(n-r.used-headerSize) >= int64(binary.LittleEndian.Uint32(b[r.used:]))
+}
+
 // hello is the first frame of both sides.
 func hello() []byte {
 	h := header{kind: typeHello, length: uint32(len(magic) + 2)}

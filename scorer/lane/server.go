@@ -20,6 +20,10 @@ type Handler interface {
 	// and must not block: it runs on the connection's reader. It ends with
 	// exactly one r.Reply, from any goroutine, perhaps before Handle returns.
 	Handle(offer int, r *Request)
+	// Handled is called when the requests that came together have been handed to
+	// Handle, on the connection's reader. Replies until it returns share a system
+	// call.
+	Handled()
 }
 
 // ServerConfig configures a Server. The zero value is the default.
@@ -245,6 +249,7 @@ func (r *Request) Reply(resp *scorer.Response) {
 	}
 	if !c.dead && !r.canceled.Load() {
 		c.frame(&h, nil, body)
+		c.wake()
 	}
 	c.mu.Unlock()
 	c.server.inFlight.Add(-1)
@@ -264,7 +269,11 @@ func (c *serverConn) serve() error {
 	if err := c.read.expectHello(); err != nil {
 		return err
 	}
+	defer c.server.handler.Handled()
 	for {
+		if !c.read.whole() {
+			c.handled()
+		}
 		var h header
 		p, err := c.next(&h)
 		if err != nil {
@@ -284,6 +293,17 @@ func (c *serverConn) serve() error {
 			return err
 		}
 	}
+}
+
+// handled ends a round of frames that came together. The next read may block.
+func (c *serverConn) handled() {
+	if !c.held {
+		return // there was no request
+	}
+	c.server.handler.Handled()
+	c.mu.Lock()
+	c.held = false
+	c.flush()
 }
 
 // request takes a request, or the beginning of one.
@@ -344,6 +364,7 @@ func (c *serverConn) enter(r *Request) error {
 		return fmt.Errorf("%w: stream %d is in use", errFrame, r.stream)
 	}
 	c.streams[i] = r
+	c.held = true
 	return nil
 }
 

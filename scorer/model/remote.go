@@ -2,6 +2,7 @@ package model
 
 import (
 	"sync"
+	"time"
 
 	"sluice.dev/accel/tensor"
 	"sluice.dev/scorer"
@@ -32,23 +33,39 @@ var remotes = sync.Pool{New: func() any { return new(remote) }}
 // goroutine, which reads other requests from the same connection.
 const inlineBody = 64 << 10
 
-// Start begins a request and returns; p.Reply ends it, perhaps before. req.Body
-// is lent until then; req.Wait is not used.
-func (v *Version) Start(req scorer.Request, p Pending) {
-	if len(req.Body) > inlineBody {
-		go v.start(&req, p) // ends with the request; Close waits for its job
+// Put begins a request and returns; p.Reply ends it, perhaps before. req.Body is
+// lent until then; req.Wait is not used. It is sure to run only after the set's
+// next Start.
+func (v *Version) Put(req scorer.Request, p Pending) {
+	if len(req.Body) <= inlineBody {
+		v.put(&req, p)
 		return
 	}
-	v.start(&req, p)
+	go func() { // ends with the request; Close waits for its job
+		v.put(&req, p)
+		v.queue.Start(0)
+	}()
 }
 
-func (v *Version) start(req *scorer.Request, p Pending) {
+// readerPatience is how long a run may last that the caller of Start does itself.
+// It reads requests from a connection, so it does what is cheaper than to wake
+// another thread, and no more.
+const readerPatience = 30 * time.Microsecond
+
+// Start has run what was Put.
+func (s *Set) Start() {
+	for _, r := range *s.started.Load() {
+		r.Start(readerPatience)
+	}
+}
+
+func (v *Version) put(req *scorer.Request, p Pending) {
 	r := remotes.Get().(*remote)
 	r.version, r.pending = v, p
 	r.resp.Reset()
 	r.job.Owner = r
 	err := v.decode(req, &r.infer, &r.job)
-	if err == nil && v.queue.Submit(&r.job) {
+	if err == nil && v.queue.Put(&r.job) {
 		return
 	}
 	if err == nil {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice.dev/accel"
@@ -56,7 +57,8 @@ type Set struct {
 	observer Observer
 	log      *slog.Logger
 
-	runners map[string]*batch.Runner // by driver and device
+	runners map[string]*batch.Runner        // by driver and device
+	started atomic.Pointer[[]*batch.Runner] // all of runners
 	slots   map[string]int
 	current map[Key]*Version
 	closing sync.WaitGroup
@@ -71,6 +73,7 @@ func NewSet(drivers []accel.Driver, o Observer, log *slog.Logger) *Set {
 	for _, d := range drivers {
 		s.drivers[d.Name()] = d
 	}
+	s.started.Store(&[]*batch.Runner{})
 	return s
 }
 
@@ -188,6 +191,8 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 	if r == nil {
 		r = batch.NewRunner(device.Slots)
 		s.runners[where] = r
+		all := slices.Collect(maps.Values(s.runners))
+		s.started.Store(&all)
 	}
 	var o batch.Observer
 	if s.observer != nil {

@@ -3,6 +3,7 @@ package model
 import (
 	"log/slog"
 	"sync"
+	"time"
 
 	"sluice.dev/accel"
 	"sluice.dev/accel/tensor"
@@ -88,6 +89,10 @@ const maxKept = 1 << 20
 
 var locals = sync.Pool{New: func() any { return new(local) }}
 
+// patience is how long a run may last that a caller does itself: within the
+// accuracy of deadlines, which it cannot see meanwhile.
+const patience = time.Millisecond
+
 // Score implements scorer.Scorer.
 func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 	l := locals.Get().(*local)
@@ -98,7 +103,9 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 	}
 	l.wait, l.job.Owner = req.Wait, l
 	l.ticket = req.Wait.Arm()
-	if !v.queue.Submit(&l.job) && l.wait.Claim(l.ticket) {
+	if v.queue.Put(&l.job) {
+		v.queue.Start(patience)
+	} else if l.wait.Claim(l.ticket) {
 		l.err = errClosed
 		l.wait.Finish(l.ticket)
 	}

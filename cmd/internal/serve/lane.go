@@ -23,7 +23,7 @@ func Scorer(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
-	s := newShelf()
+	s := newShelf(set.Start)
 	server := lane.NewServer(lane.ServerConfig{MaxBody: o.MaxBody, Log: o.Log}, s)
 	defer server.Close()
 	var draining atomic.Bool
@@ -64,12 +64,13 @@ func Scorer(ctx context.Context, o Options) error {
 // shelf finds the version that a gateway means by an offer's number. A number is
 // never used for another version again.
 type shelf struct {
+	start    func()     // has run what was put
 	mu       sync.Mutex // of writers
 	versions atomic.Pointer[[]*model.Version]
 }
 
-func newShelf() *shelf {
-	s := &shelf{}
+func newShelf(start func()) *shelf {
+	s := &shelf{start: start}
 	s.versions.Store(&[]*model.Version{})
 	return s
 }
@@ -103,10 +104,13 @@ func (s *shelf) put(versions map[model.Key]*model.Version) []scorer.Offer {
 
 // Handle implements lane.Handler.
 func (s *shelf) Handle(offer int, r *lane.Request) {
-	(*s.versions.Load())[offer].Start(scorer.Request{
+	(*s.versions.Load())[offer].Put(scorer.Request{
 		Kind: r.Kind, HeadLength: r.HeadLength, Body: r.Body, Deadline: r.Deadline, Trace: r.Trace,
 	}, r)
 }
+
+// Handled implements lane.Handler.
+func (s *shelf) Handled() { s.start() }
 
 // Gateway serves the endpoints of o.File with the scorers at o.Scorers, until
 // ctx ends.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ var (
 	rounds      = flag.Int("rounds", 5, "how often each target is measured")
 	seconds     = flag.Float64("seconds", 2, "length of one measurement")
 	connections = flag.Int("connections", 32, "keep-alive connections")
+	only        = flag.String("only", "", "measure only targets whose names match this regular expression, echoes always")
 	binaries    = flag.String("bin", "bin", "folder of sluice, gateway and scorer")
 	echo        = flag.String("echo", "", "internal: serve an echo of this address")
 	echoBody    = flag.String("echo-body", "", "internal: file with the echo's answer")
@@ -69,6 +71,10 @@ func compare(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	match, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
 	targets, stop, err := start(dir)
 	defer stop()
 	if err != nil {
@@ -77,6 +83,9 @@ func compare(ctx context.Context) error {
 	samples := make([][]sample, len(targets))
 	for round := range *rounds {
 		for i, t := range targets {
+			if t.baseline != i && !match.MatchString(t.name) {
+				continue
+			}
 			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-40s", round+1, *rounds, t.name)
 			s, err := t.measure(ctx)
 			if err != nil {
@@ -87,6 +96,9 @@ func compare(ctx context.Context) error {
 	}
 	fmt.Fprintf(os.Stderr, "\r%60s\r", "")
 	report(targets, samples)
+	if !match.MatchString("wide") {
+		return nil
+	}
 	return wideModel(ctx, dir)
 }
 
@@ -119,6 +131,9 @@ func report(targets []*target, samples [][]sample) {
 	fmt.Println("| target | requests/s | CPU µs/request | ratio | goal | p50 µs | p99 µs | errors |")
 	fmt.Println("|---|---|---|---|---|---|---|---|")
 	for i, t := range targets {
+		if len(samples[i]) == 0 {
+			continue
+		}
 		errors := 0
 		for _, s := range samples[i] {
 			errors += s.errors

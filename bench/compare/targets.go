@@ -38,6 +38,7 @@ func (p *processes) start(name string, args ...string) (int, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "BENCH_KEY="+benchKey)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = time.Second // a child may outlive its parent, and hold its output
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -49,8 +50,12 @@ func (p *processes) start(name string, args ...string) (int, error) {
 
 func (p *processes) stop() {
 	for _, cmd := range *p {
-		_ = cmd.Process.Kill()
+		_ = cmd.Process.Signal(syscall.SIGTERM) // a peer ends its own children
+	}
+	for _, cmd := range *p {
+		end := time.AfterFunc(2*time.Second, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
+		end.Stop()
 	}
 }
 

@@ -7,9 +7,11 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -93,6 +95,7 @@ type caller struct {
 	sums    []float32
 	err     error
 	answers atomic.Int32
+	by      string // the goroutine that answered
 	done    chan struct{}
 }
 
@@ -112,7 +115,7 @@ func newCaller(width int, rows ...float32) *caller {
 func (c *caller) Hold(*Job) bool { return !c.gone.Load() }
 func (c *caller) Release(*Job)   {}
 func (c *caller) Done(_ *Job, out []tensor.Tensor, err error) {
-	c.err = err
+	c.err, c.by = err, goroutine()
 	if err == nil {
 		for i := range int(out[0].Shape[0]) {
 			c.sums = append(c.sums, math.Float32frombits(binary.LittleEndian.Uint32(out[0].Data[4*i:])))
@@ -249,6 +252,89 @@ func TestNobodyRunsForWhoLeft(t *testing.T) {
 	}
 }
 
+// goroutine is the number of the calling goroutine.
+func goroutine() string {
+	b := make([]byte, 64)
+	return strings.Fields(string(b[:runtime.Stack(b, false)]))[1]
+}
+
+func TestACallerRunsAShortModelItself(t *testing.T) {
+	device := &summer{sig: sums(-1, 1)}
+	q := start(t, device, 1, 2)
+	first := newCaller(1, 1)
+	q.Put(&first.job)
+	q.Start(time.Hour)
+	first.want(t, scorer.OK, 1)
+	if first.by == goroutine() {
+		t.Error("the caller ran a model whose time is not known")
+	}
+	idle(q)
+	lone := newCaller(1, 2)
+	q.Put(&lone.job)
+	q.Start(time.Hour)
+	if lone.answers.Load() != 1 || lone.by != goroutine() {
+		t.Fatal("Start returned before it had run the job itself")
+	}
+	lone.want(t, scorer.OK, 2)
+
+	// One batch is the caller's; what it leaves is the worker's.
+	var three []*caller
+	for i := range 3 {
+		c := newCaller(1, float32(i))
+		three = append(three, c)
+		q.Put(&c.job)
+	}
+	q.Start(time.Hour)
+	for i, c := range three {
+		c.want(t, scorer.OK, float32(i))
+		if mine := c.by == goroutine(); mine != (i < 2) {
+			t.Errorf("job %d ran on the caller: %v", i, mine)
+		}
+	}
+	idle(q)
+	slow := newCaller(1, 3)
+	q.Put(&slow.job)
+	q.Start(0)
+	slow.want(t, scorer.OK, 3)
+	if slow.by == goroutine() {
+		t.Error("a caller without patience ran the model")
+	}
+}
+
+func TestACallerHoldsTheSlotWhileTheRunnerCloses(t *testing.T) {
+	device := &summer{sig: sums(-1, 1), gate: make(chan struct{}, 1)}
+	r := NewRunner(1)
+	q := r.Open(device, 1, nil)
+	device.gate <- struct{}{}
+	first := newCaller(1, 1)
+	q.Submit(&first.job)
+	first.want(t, scorer.OK, 1)
+	idle(q)
+	c := newCaller(1, 2)
+	q.Put(&c.job)
+	led := make(chan struct{})
+	go func() { q.Start(time.Hour); close(led) }()
+	taken(q)
+	closed := make(chan struct{})
+	go func() { q.Close(); r.Close(); close(closed) }()
+	device.gate <- struct{}{}
+	<-led
+	<-closed
+	c.want(t, scorer.OK, 2)
+}
+
+// idle returns when every slot of q's runner is free.
+func idle(q *Queue) {
+	for r := q.runner; ; runtime.Gosched() {
+		r.mu.Lock()
+		free := len(r.idle) == len(r.all)
+		r.mu.Unlock()
+		if free {
+			return
+		}
+	}
+}
+
 func TestAClosedQueueFinishesAndRefuses(t *testing.T) {
 	device := &summer{sig: sums(-1, 1), gate: make(chan struct{}, 100)}
 	r := NewRunner(2)
@@ -312,10 +398,11 @@ func TestManyCallersGetTheirOwnAnswers(t *testing.T) {
 			for i := range 200 {
 				v := float32(g*1000 + i)
 				c := newCaller(5, v, v+1)
-				if !q.Submit(&c.job) {
-					t.Error("submit refused")
+				if !q.Put(&c.job) {
+					t.Error("put refused")
 					return
 				}
+				q.Start(time.Duration(g) * time.Microsecond) // some run batches, some wake workers
 				c.want(t, scorer.OK, 5*v, 5*(v+1))
 			}
 		})
@@ -352,7 +439,8 @@ func BenchmarkSubmit(b *testing.B) {
 					o := newWaiting(64)
 					for range b.N / callers {
 						o.ticket = o.wait.Arm()
-						q.Submit(&o.job)
+						q.Put(&o.job)
+						q.Start(time.Millisecond)
 						o.wait.Wait()
 					}
 				})

@@ -28,12 +28,16 @@ setup: tools build ## Build, and install ONNX Runtime into the user's cache
 run: setup ## Serve the digits example on 127.0.0.1:8000
 	bin/sluice serve --file examples/digits/endpoint.yaml --http 127.0.0.1:8000 --metrics 127.0.0.1:8002 --state .state
 
+.PHONY: models
+models: setup
+	@go run ./bench/models/fetch
+
 .PHONY: test
-test: setup ## Set up and run all tests
+test: models ## Set up and run all tests
 	go test -timeout 5m ./...
 
 .PHONY: race
-race: setup ## Run all tests with the race detector
+race: models ## Run all tests with the race detector
 	go test -race -timeout 10m ./...
 
 .PHONY: check

@@ -17,11 +17,12 @@ import (
 // order is which packages of ours a package may import. A package that is not
 // here may not exist; an import that is not here may not either. Tests are free.
 var order = map[string][]string{
-	"accel/tensor":      {},
-	"accel":             {"accel/tensor"},
-	"accel/null":        {"accel", "accel/tensor"},
-	"accel/ort":         {"accel", "accel/tensor"},
-	"accel/ort/library": {},
+	"accel/tensor":            {},
+	"accel":                   {"accel/tensor"},
+	"accel/null":              {"accel", "accel/tensor"},
+	"accel/ort":               {"accel", "accel/tensor"},
+	"accel/ort/library":       {"accel/ort/library/wheel"},
+	"accel/ort/library/wheel": {},
 
 	"scorer":       {"accel/tensor"}, // an offer has a signature
 	"scorer/batch": {"scorer", "accel", "accel/tensor"},
@@ -43,9 +44,11 @@ var order = map[string][]string{
 
 	"deploy/spec": {},
 
-	"bench/load":    {},
-	"bench/wide":    {},
-	"bench/compare": {"bench/load", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library"},
+	"bench/load":         {},
+	"bench/wide":         {},
+	"bench/models":       {"accel/ort/library/wheel"},
+	"bench/models/fetch": {"bench/models"},
+	"bench/compare":      {"bench/load", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library"},
 }
 
 const module = "sluice.dev"

@@ -43,6 +43,9 @@ func (instance) Signature() *tensor.Signature { return &Digits }
 func (instance) Close() error                 { return nil }
 
 func (instance) Bind(in, out []tensor.Tensor) (accel.Call, error) {
+	if err := accel.Check(&Digits, in, out); err != nil {
+		return nil, err
+	}
 	c := &call{out: make([]tensor.Tensor, len(out))}
 	for i, t := range out {
 		info := Digits.Outputs[i]

@@ -37,8 +37,8 @@ var elements = func() map[tensor.DType]ort.TensorElementDataType {
 
 // Bind implements accel.Instance. Data must be aligned to its element's size.
 func (m *instance) Bind(in, out []tensor.Tensor) (accel.Call, error) {
-	if len(in) != len(m.sig.Inputs) || len(out) != len(m.sig.Outputs) {
-		return nil, fmt.Errorf("bound %d inputs and %d outputs to a model with %d and %d", len(in), len(out), len(m.sig.Inputs), len(m.sig.Outputs))
+	if err := accel.Check(m.sig, in, out); err != nil {
+		return nil, err
 	}
 	c := &call{model: m, outputs: make([]ort.Value, len(out)), views: make([]tensor.Tensor, len(out))}
 	if err := c.bind(in, out); err != nil {
@@ -132,14 +132,9 @@ func (c *call) input(info *tensor.Info, t tensor.Tensor) (ort.Value, error) {
 
 // share makes a value over t's memory.
 func (c *call) share(info *tensor.Info, t tensor.Tensor) (ort.Value, error) {
-	size, ok := tensor.ByteSize(info.DType, t.Shape)
 	switch {
-	case t.DType != info.DType || !info.Accepts(t.Shape):
-		return nil, fmt.Errorf("tensor %q is %v %v; bound %v %v", info.Name, info.DType, info.Shape, t.DType, t.Shape)
-	case len(t.Shape) == 0:
-		return nil, fmt.Errorf("tensor %q is a scalar: its memory cannot be given", info.Name)
-	case !ok || size != int64(len(t.Data)) || size == 0:
-		return nil, fmt.Errorf("tensor %q of shape %v has %d bytes of data", info.Name, t.Shape, len(t.Data))
+	case info.DType == tensor.Bytes || len(t.Shape) == 0:
+		return nil, fmt.Errorf("tensor %q of type %v and shape %v: its memory cannot be given", info.Name, info.DType, t.Shape)
 	case uintptr(unsafe.Pointer(&t.Data[0]))%uintptr(info.DType.Size()) != 0:
 		return nil, fmt.Errorf("tensor %q: the data of %v is not aligned", info.Name, info.DType)
 	}

@@ -9,13 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"sluice.dev/accel"
+	"sluice.dev/accel/acceltest"
 	"sluice.dev/accel/ort/library"
 	"sluice.dev/accel/tensor"
 )
+
+var mlp = accel.Model{Name: "mlp", Path: "../../examples/digits/mlp.onnx"}
 
 func driver(t testing.TB) *CPU {
 	t.Helper()
@@ -32,7 +34,7 @@ func driver(t testing.TB) *CPU {
 
 func open(t testing.TB) accel.Instance {
 	t.Helper()
-	m, err := driver(t).Open(accel.Model{Name: "mlp", Path: "../../examples/digits/mlp.onnx"}, accel.Options{})
+	m, err := driver(t).Open(mlp, accel.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,22 +46,6 @@ func open(t testing.TB) accel.Instance {
 	return m
 }
 
-// tensors are memory for rows digits.
-func tensors(rows int64) (in, out []tensor.Tensor) {
-	return []tensor.Tensor{{DType: tensor.Float32, Shape: []int64{rows, 64}, Data: make([]byte, rows*256)}},
-		[]tensor.Tensor{
-			{DType: tensor.Int64, Shape: []int64{rows}, Data: make([]byte, rows*8)},
-			{DType: tensor.Float32, Shape: []int64{rows, 10}, Data: make([]byte, rows*40)},
-		}
-}
-
-// paint fills row r with pixels of one brightness.
-func paint(t tensor.Tensor, r int, v float32) {
-	for i := range 64 {
-		binary.LittleEndian.PutUint32(t.Data[256*r+4*i:], math.Float32bits(v))
-	}
-}
-
 func bind(t testing.TB, m accel.Instance, in, out []tensor.Tensor) accel.Call {
 	t.Helper()
 	c, err := m.Bind(in, out)
@@ -69,82 +55,31 @@ func bind(t testing.TB, m accel.Instance, in, out []tensor.Tensor) accel.Call {
 	return c
 }
 
-func TestGivenAndProvidedOutputsAgree(t *testing.T) {
-	m := open(t)
-	in, out := tensors(3)
-	given, provided := bind(t, m, in, out), bind(t, m, in, make([]tensor.Tensor, 2))
-	defer given.Close()
-	defer provided.Close()
-	for _, v := range []float32{0, 3, 16} { // memory is read afresh
-		paint(in[0], 1, v)
-		if err := errors.Join(given.Run(), provided.Run()); err != nil {
-			t.Fatal(err)
-		}
-		for i := range out {
-			a, b := given.Output(i), provided.Output(i)
-			if string(a.Data) != string(b.Data) || string(a.Data) != string(out[i].Data) || len(a.Shape) != len(b.Shape) || b.Shape[0] != 3 {
-				t.Errorf("output %d is %v %x given, %v %x provided", i, a.Shape, a.Data, b.Shape, b.Data)
-			}
-		}
+func TestDriver(t *testing.T) { acceltest.Test(t, driver(t), mlp) }
+
+func TestTheModelRuns(t *testing.T) {
+	in, out := acceltest.Tensors(2)
+	c := bind(t, open(t), in, out)
+	defer c.Close()
+	if err := c.Run(); err != nil {
+		t.Fatal(err)
+	}
+	for row := range 2 {
 		var sum float32
 		for k := range 10 {
-			sum += math.Float32frombits(binary.LittleEndian.Uint32(out[1].Data[40+4*k:]))
+			sum += math.Float32frombits(binary.LittleEndian.Uint32(out[1].Data[40*row+4*k:]))
 		}
 		if sum < 0.999 || sum > 1.001 {
-			t.Errorf("the probabilities of row 1 sum to %v", sum)
+			t.Errorf("the probabilities of row %d sum to %v", row, sum)
 		}
 	}
 }
 
-func TestCallsOfOneInstanceRunSideBySide(t *testing.T) {
-	m := open(t)
-	var wg sync.WaitGroup
-	for g := range 4 {
-		wg.Go(func() {
-			in, out := tensors(1)
-			c, err := m.Bind(in, out)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close()
-			paint(in[0], 0, float32(g))
-			want := ""
-			for range 500 {
-				if err := c.Run(); err != nil {
-					t.Error(err)
-					return
-				}
-				if got := string(out[1].Data); want == "" {
-					want = got
-				} else if got != want {
-					t.Errorf("caller %d got another answer", g)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func TestWrongMemoryIsRefused(t *testing.T) {
-	m := open(t)
-	f := func(want string, change func(in, out []tensor.Tensor)) {
-		t.Helper()
-		in, out := tensors(1)
-		change(in, out)
-		if c, err := m.Bind(in, out); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("bound %v, %v; want an error with %q", c, err, want)
-		}
-	}
-	f("FP32 [-1 64]; bound FP64", func(in, _ []tensor.Tensor) { in[0].DType = tensor.Float64 })
-	f("bound FP32 [1 63]", func(in, _ []tensor.Tensor) { in[0].Shape = []int64{1, 63} })
-	f("has 255 bytes", func(in, _ []tensor.Tensor) { in[0].Data = in[0].Data[:255] })
-	f("has 0 bytes", func(in, _ []tensor.Tensor) { in[0].Shape, in[0].Data = []int64{0, 64}, nil })
-	f("not aligned", func(in, _ []tensor.Tensor) { in[0].Data = make([]byte, 257)[1:] })
-	f("has 39 bytes", func(_, out []tensor.Tensor) { out[1].Data = out[1].Data[:39] })
-	if _, err := m.Bind(nil, nil); err == nil {
-		t.Error("bound nothing")
+func TestMemoryMustBeAligned(t *testing.T) {
+	in, out := acceltest.Tensors(1)
+	in[0].Data = make([]byte, 257)[1:]
+	if c, err := open(t).Bind(in, out); err == nil || !strings.Contains(err.Error(), "not aligned") {
+		t.Errorf("bound %v, %v", c, err)
 	}
 }
 
@@ -165,21 +100,11 @@ func TestWhatIsNoModelIsRefused(t *testing.T) {
 	}
 }
 
-func TestRunDoesNotAllocate(t *testing.T) {
-	m := open(t)
-	in, out := tensors(8)
-	c := bind(t, m, in, out)
-	defer c.Close()
-	if n := testing.AllocsPerRun(100, func() { _ = c.Run() }); n != 0 {
-		t.Errorf("%v allocations per run", n)
-	}
-}
-
 // The official library collects telemetry unless it is told not to before it
 // starts. In a process with a fresh home, a run leaves nothing behind.
 func TestNothingIsWrittenToTheHome(t *testing.T) {
 	if os.Getenv("ORT_TEST_HOME") != "" {
-		in, out := tensors(1)
+		in, out := acceltest.Tensors(1)
 		c := bind(t, open(t), in, out)
 		if err := errors.Join(c.Run(), c.Close()); err != nil {
 			t.Fatal(err)
@@ -230,7 +155,7 @@ func BenchmarkRun(b *testing.B) {
 	m := open(b)
 	for _, rows := range []int64{1, 32} {
 		b.Run(map[int64]string{1: "rows=1", 32: "rows=32"}[rows], func(b *testing.B) {
-			in, out := tensors(rows)
+			in, out := acceltest.Tensors(rows)
 			c := bind(b, m, in, out)
 			defer c.Close()
 			b.ReportAllocs()

@@ -16,9 +16,10 @@ func clean(h *fasthttp.RequestHeader) bool {
 	return cleanLines(h.RawHeaders(), h.IsHTTP11()) && cleanTarget(h.RequestURI()) && cleanHost(h.Host(), h.IsHTTP11())
 }
 
-// cleanLines refuses bare line feeds, continued header lines, and a body of
-// which the end could be read in two ways: at most one length, and of transfer
-// encodings only chunked, in HTTP/1.1, without a length beside it.
+// cleanLines refuses bare line feeds, continued header lines, names that are no
+// tokens, and a body of which the end could be read in two ways: at most one
+// length, and of transfer encodings only chunked, in HTTP/1.1, without a length
+// beside it.
 func cleanLines(raw []byte, http11 bool) bool {
 	lengths := 0
 	for len(raw) > 0 {
@@ -30,6 +31,9 @@ func cleanLines(raw []byte, http11 bool) bool {
 		raw = raw[i+1:]
 		if len(line) == 0 {
 			continue
+		}
+		if !named(line) {
+			return false
 		}
 		switch line[0] | 0x20 {
 		case 'c':
@@ -46,6 +50,24 @@ func cleanLines(raw []byte, http11 bool) bool {
 		}
 	}
 	return lengths <= 1
+}
+
+// token says which bytes a name may have.
+// Source: https://www.rfc-editor.org/rfc/rfc9110#name-tokens
+var token = func() (t [256]bool) {
+	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
+		t[c] = true
+	}
+	return t
+}()
+
+// named reports whether a header line begins with a token and a colon.
+func named(line []byte) bool {
+	i := 0
+	for i < len(line) && token[line[i]] {
+		i++
+	}
+	return i > 0 && i < len(line) && line[i] == ':'
 }
 
 // value is the value of a header line of the given name, which is in lower case

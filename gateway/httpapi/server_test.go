@@ -1,0 +1,229 @@
+package httpapi
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice.dev/auth"
+	"sluice.dev/gateway"
+	"sluice.dev/router"
+	"sluice.dev/scorer"
+)
+
+// mirror answers with the body that it got.
+type mirror struct{}
+
+func (mirror) Score(req *scorer.Request, resp *scorer.Response) {
+	resp.Status, resp.Body = scorer.OK, append(resp.Body[:0], req.Body...)
+}
+
+// listen serves endpoint "e", version "v", open to all, and returns the address.
+func listen(t *testing.T, c Config) string {
+	t.Helper()
+	path := gateway.NewPath(gateway.Config{})
+	version := router.Version{Name: "v", Default: true}
+	split, err := router.New("e", []router.Version{version}, router.NewSequence())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := path.Pool(gateway.Key{Endpoint: "e", Version: "v"})
+	pool.SetReplicas([]gateway.Offered{{Scorer: mirror{}, Offer: scorer.Offer{Window: 64}}})
+	path.Swap(gateway.NewSnapshot(1, []*gateway.Endpoint{{
+		Name: "e", Auth: auth.Open{}, Split: split,
+		Versions: []*gateway.Version{{Version: version, Pool: pool, Limits: gateway.Limits{QueueWait: time.Second, ScoringTimeout: time.Second}}},
+	}}))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(path, c)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		path.Close()
+	})
+	return l.Addr().String()
+}
+
+// talk sends bytes and reads answers until the server closes the connection, or,
+// after the last answer that was wanted, is silent.
+func talk(t *testing.T, address, sent string, want int) (statuses []int, bodies []string, closed bool) {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, sent); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(c)
+	for {
+		if len(statuses) >= want {
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond)) // a late close is a failure of the test, a late answer is not seen
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			timeout, ok := err.(net.Error)
+			return statuses, bodies, !(ok && timeout.Timeout())
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		statuses, bodies = append(statuses, resp.StatusCode), append(bodies, string(body))
+	}
+}
+
+const score = "POST /api/v1/service/e/score HTTP/1.1\r\nHost: a\r\n"
+
+// next is a request that must never be answered after a frame that is not clean.
+const next = "GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+
+func TestCleanRequestsAreServedInOrder(t *testing.T) {
+	address := listen(t, Config{})
+	f := func(sent string, bodies ...string) {
+		t.Helper()
+		statuses, got, closed := talk(t, address, sent, len(bodies))
+		if fmt.Sprint(got) != fmt.Sprint(bodies) || closed {
+			t.Errorf("%q: answered %v %q, closed: %v; want %q", sent, statuses, got, closed, bodies)
+		}
+	}
+	f(score+"Content-Length: 3\r\n\r\nabc", "abc")
+	f(score+"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n", "abc")
+	f(score+"content-length:3\r\n\r\nabc"+score+"Content-Length: 0\r\n\r\n"+score+"Content-Length: 2\r\n\r\nde", "abc", "", "de")
+	f(score+"Content-Length: 3\r\nExpect: 100-continue\r\n\r\nabc", "", "abc") // the first is 100
+	f("POST /api/v1/service/%65/score HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "abc")
+}
+
+// Source of the classes: the smuggling corpora of the HTTP Garden and of
+// h1spec, and fasthttp's own advisories.
+func TestHostileFramesAreRefusedAndTheConnectionClosed(t *testing.T) {
+	address := listen(t, Config{MaxHeader: 4 << 10, MaxBody: 1 << 10})
+	f := func(what string, status int, sent string) {
+		t.Helper()
+		statuses, _, closed := talk(t, address, sent+next, 1)
+		if len(statuses) != 1 || statuses[0] != status || !closed {
+			t.Errorf("%s: answered %v, closed: %v; want %d alone, and closed", what, statuses, closed, status)
+		}
+	}
+	bad := func(what, sent string) { t.Helper(); f(what, 400, sent) }
+
+	bad("two lengths", score+"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd")
+	bad("the same length twice", score+"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc")
+	bad("a list of lengths", score+"Content-Length: 3, 3\r\n\r\nabc")
+	bad("length and chunked", score+"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+	bad("chunked and length", score+"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n")
+	bad("chunked twice", score+"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+	bad("chunked, identity", score+"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n")
+	bad("identity", score+"Transfer-Encoding: identity\r\nContent-Length: 3\r\n\r\nabc")
+	bad("xchunked", score+"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n")
+	bad("chunked in quotes", score+"Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n")
+	bad("chunked after a vertical tab", score+"Transfer-Encoding:\vchunked\r\n\r\n0\r\n\r\n")
+	bad("chunked in HTTP/1.0", strings.Replace(score, "1.1", "1.0", 1)+"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+	bad("space before the colon", score+"Content-Length : 3\r\n\r\nabc")
+	bad("a negative length", score+"Content-Length: -3\r\n\r\nabc")
+	bad("a signed length", score+"Content-Length: +3\r\n\r\nabc")
+	bad("a hexadecimal length", score+"Content-Length: 0x3\r\n\r\nabc")
+	bad("a length with a space", score+"Content-Length: 3 3\r\n\r\nabc")
+	bad("an empty length", score+"Content-Length:\r\n\r\nabc")
+	bad("a length that wraps", score+"Content-Length: 18446744073709551619\r\n\r\nabc")
+	bad("a continued line", score+"X: a\r\n b\r\nContent-Length: 3\r\n\r\nabc")
+	bad("a continued first line", "POST /api/v1/service/e/score HTTP/1.1\r\n Host: a\r\nContent-Length: 3\r\n\r\nabc")
+	bad("bare line feeds", "POST /api/v1/service/e/score HTTP/1.1\nHost: a\nContent-Length: 3\n\nabc")
+	bad("one bare line feed", score+"X: a\nContent-Length: 3\r\n\r\nabc")
+	bad("a bare carriage return", score+"X: a\rContent-Length: 4\r\nContent-Length: 3\r\n\r\nabc")
+	bad("a NUL in a value", score+"X: a\x00b\r\nContent-Length: 3\r\n\r\nabc")
+	bad("a NUL in a name", score+"X\x00: a\r\nContent-Length: 3\r\n\r\nabc")
+	bad("a control character in a value", score+"X: a\x01b\r\nContent-Length: 3\r\n\r\nabc")
+	bad("a line without a colon", score+"X\r\nContent-Length: 3\r\n\r\nabc")
+	bad("a line without a name", score+": a\r\nContent-Length: 3\r\n\r\nabc")
+	bad("a name with a space", score+"X Y: a\r\nContent-Length: 3\r\n\r\nabc")
+	bad("no host", "POST /api/v1/service/e/score HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")
+	bad("two hosts", score+"Host: b\r\nContent-Length: 3\r\n\r\nabc")
+	bad("a host with user information", strings.Replace(score, "a\r\n", "u@a\r\n", 1)+"Content-Length: 3\r\n\r\nabc")
+	bad("the absolute form", "GET http://a/v2 HTTP/1.1\r\nHost: a\r\n\r\n")
+	bad("the asterisk form", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n")
+	bad("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n")
+	bad("no version", "GET /v2\r\nHost: a\r\n\r\n")
+	bad("HTTP/1.2", "GET /v2 HTTP/1.2\r\nHost: a\r\n\r\n")
+	bad("HTTP/1.10", "GET /v2 HTTP/1.10\r\nHost: a\r\n\r\n")
+	bad("HTTP/2.0", "GET /v2 HTTP/2.0\r\nHost: a\r\n\r\n")
+	bad("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	bad("a tab in the request line", "GET\t/v2\tHTTP/1.1\r\nHost: a\r\n\r\n")
+	bad("two spaces in the request line", "GET  /v2  HTTP/1.1\r\nHost: a\r\n\r\n")
+	bad("a space in the path", "GET /v2 /x HTTP/1.1\r\nHost: a\r\n\r\n")
+	bad("a method that is no token", "G(T /v2 HTTP/1.1\r\nHost: a\r\n\r\n")
+	bad("not ASCII", "GET /v2\xff HTTP/1.1\r\nHost: a\r\n\r\n")
+	bad("TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+
+	const chunked = score + "Transfer-Encoding: chunked\r\n\r\n"
+	bad("a chunk that is no number", chunked+"x\r\na\r\n0\r\n\r\n")
+	bad("a negative chunk", chunked+"-1\r\na\r\n0\r\n\r\n")
+	bad("a chunk with 0x", chunked+"0x1\r\na\r\n0\r\n\r\n")
+	bad("a chunk that wraps", chunked+"10000000000000001\r\na\r\n0\r\n\r\n")
+	bad("a chunk ended by a line feed", chunked+"1\na\r\n0\r\n\r\n")
+	bad("a chunk longer than it says", chunked+"1\r\nabc\r\n0\r\n\r\n")
+	bad("a chunk extension with a line feed", chunked+"1;a\nb\r\na\r\n0\r\n\r\n")
+	bad("a trailer that changes the frame", chunked+"1\r\na\r\n0\r\nContent-Length: 5\r\n\r\n")
+
+	f("a large head", 431, score+"X: "+strings.Repeat("a", 5<<10)+"\r\n\r\n")
+	f("a large body", 413, score+"Content-Length: 1025\r\n\r\n"+strings.Repeat("a", 1025))
+	f("a large chunk", 413, chunked+"401\r\n"+strings.Repeat("a", 1025)+"\r\n0\r\n\r\n")
+	f("many chunks", 413, chunked+strings.Repeat("1\r\na\r\n", 1025)+"0\r\n\r\n")
+}
+
+func TestWhatIsNotServedIsSaidSo(t *testing.T) {
+	address := listen(t, Config{})
+	f := func(status int, sent string) {
+		t.Helper()
+		statuses, bodies, _ := talk(t, address, sent, 1)
+		if len(statuses) != 1 || statuses[0] != status || !strings.Contains(bodies[0], `"error":"`) {
+			t.Errorf("%q: answered %v %q; want %d", sent, statuses, bodies, status)
+		}
+	}
+	f(405, "TRACE /v2 HTTP/1.1\r\nHost: a\r\n\r\n")
+	f(405, "DELETE /v2 HTTP/1.1\r\nHost: a\r\n\r\n")
+	f(405, "GET /api/v1/service/e/score HTTP/1.1\r\nHost: a\r\n\r\n")
+	f(404, "GET /v2/../v2 HTTP/1.1\r\nHost: a\r\n\r\n")
+	f(404, "GET /v2/%2e%2e/v2 HTTP/1.1\r\nHost: a\r\n\r\n")
+	f(404, "GET //v2 HTTP/1.1\r\nHost: a\r\n\r\n")
+	f(404, "GET /v2%2fhealth%2flive HTTP/1.1\r\nHost: a\r\n\r\n")
+	f(404, "GET /v2/models/e%2fversions%2fv HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+// An upgrade is not done: the request is served as what it is without.
+func TestNothingIsUpgraded(t *testing.T) {
+	statuses, bodies, _ := talk(t, listen(t, Config{}), score+"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 3\r\n\r\nabc", 1)
+	if len(statuses) != 1 || statuses[0] != 200 || bodies[0] != "abc" {
+		t.Errorf("answered %v %q", statuses, bodies)
+	}
+}
+
+func TestSlowRequestsEndInTime(t *testing.T) {
+	address := listen(t, Config{ReadTimeout: 50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond})
+	for _, sent := range []string{"POST /api", score, score + "Content-Length: 3\r\n\r\nab"} {
+		if statuses, _, closed := talk(t, address, sent, 1); !closed || len(statuses) > 1 || len(statuses) == 1 && statuses[0] != 408 {
+			t.Errorf("%q: answered %v, closed: %v; want 408 or nothing, and closed", sent, statuses, closed)
+		}
+	}
+	if statuses, _, closed := talk(t, address, next, 2); !closed || len(statuses) != 1 {
+		t.Errorf("an idle connection: answered %v, closed: %v; want one answer, and closed", statuses, closed)
+	}
+}

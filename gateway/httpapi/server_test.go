@@ -60,23 +60,29 @@ func listen(t *testing.T, c Config) string {
 	return l.Addr().String()
 }
 
+// How long talk waits for the server to close the connection.
+const (
+	silence = 20 * time.Millisecond // where it should not
+	forever = 10 * time.Second
+)
+
 // talk sends bytes and reads answers until the server closes the connection, or,
-// after the last answer that was wanted, is silent.
-func talk(t *testing.T, address, sent string, want int) (statuses []int, bodies []string, closed bool) {
+// after want answers, has been silent for a while.
+func talk(t *testing.T, address, sent string, want int, while time.Duration) (statuses []int, bodies []string, closed bool) {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(forever))
 	if _, err := io.WriteString(c, sent); err != nil {
 		t.Fatal(err)
 	}
 	r := bufio.NewReader(c)
 	for {
 		if len(statuses) >= want {
-			_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond)) // a late close is a failure of the test, a late answer is not seen
+			_ = c.SetReadDeadline(time.Now().Add(while))
 		}
 		resp, err := http.ReadResponse(r, nil)
 		if err != nil {
@@ -100,7 +106,7 @@ func TestCleanRequestsAreServedInOrder(t *testing.T) {
 	address := listen(t, Config{})
 	f := func(sent string, bodies ...string) {
 		t.Helper()
-		statuses, got, closed := talk(t, address, sent, len(bodies))
+		statuses, got, closed := talk(t, address, sent, len(bodies), silence)
 		if fmt.Sprint(got) != fmt.Sprint(bodies) || closed {
 			t.Errorf("%q: answered %v %q, closed: %v; want %q", sent, statuses, got, closed, bodies)
 		}
@@ -118,7 +124,7 @@ func TestHostileFramesAreRefusedAndTheConnectionClosed(t *testing.T) {
 	address := listen(t, Config{MaxHeader: 4 << 10, MaxBody: 1 << 10})
 	f := func(what string, status int, sent string) {
 		t.Helper()
-		statuses, _, closed := talk(t, address, sent+next, 1)
+		statuses, _, closed := talk(t, address, sent+next, 1, forever)
 		if len(statuses) != 1 || statuses[0] != status || !closed {
 			t.Errorf("%s: answered %v, closed: %v; want %d alone, and closed", what, statuses, closed, status)
 		}
@@ -193,7 +199,7 @@ func TestWhatIsNotServedIsSaidSo(t *testing.T) {
 	address := listen(t, Config{})
 	f := func(status int, sent string) {
 		t.Helper()
-		statuses, bodies, _ := talk(t, address, sent, 1)
+		statuses, bodies, _ := talk(t, address, sent, 1, silence)
 		if len(statuses) != 1 || statuses[0] != status || !strings.Contains(bodies[0], `"error":"`) {
 			t.Errorf("%q: answered %v %q; want %d", sent, statuses, bodies, status)
 		}
@@ -210,7 +216,7 @@ func TestWhatIsNotServedIsSaidSo(t *testing.T) {
 
 // An upgrade is not done: the request is served as what it is without.
 func TestNothingIsUpgraded(t *testing.T) {
-	statuses, bodies, _ := talk(t, listen(t, Config{}), score+"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 3\r\n\r\nabc", 1)
+	statuses, bodies, _ := talk(t, listen(t, Config{}), score+"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 3\r\n\r\nabc", 1, silence)
 	if len(statuses) != 1 || statuses[0] != 200 || bodies[0] != "abc" {
 		t.Errorf("answered %v %q", statuses, bodies)
 	}
@@ -219,11 +225,11 @@ func TestNothingIsUpgraded(t *testing.T) {
 func TestSlowRequestsEndInTime(t *testing.T) {
 	address := listen(t, Config{ReadTimeout: 50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond})
 	for _, sent := range []string{"POST /api", score, score + "Content-Length: 3\r\n\r\nab"} {
-		if statuses, _, closed := talk(t, address, sent, 1); !closed || len(statuses) > 1 || len(statuses) == 1 && statuses[0] != 408 {
+		if statuses, _, closed := talk(t, address, sent, 1, forever); !closed || len(statuses) > 1 || len(statuses) == 1 && statuses[0] != 408 {
 			t.Errorf("%q: answered %v, closed: %v; want 408 or nothing, and closed", sent, statuses, closed)
 		}
 	}
-	if statuses, _, closed := talk(t, address, next, 2); !closed || len(statuses) != 1 {
+	if statuses, _, closed := talk(t, address, next, 2, forever); !closed || len(statuses) != 1 {
 		t.Errorf("an idle connection: answered %v, closed: %v; want one answer, and closed", statuses, closed)
 	}
 }

@@ -42,7 +42,7 @@ func warmUp(inst accel.Instance, limit int) (int, error) {
 		_, err := timeRuns(inst, limit)
 		return limit, err
 	}
-	return search(inst)
+	return search(func(rows int) (time.Duration, error) { return timeRuns(inst, rows) })
 }
 
 // known reports whether every input dimension but the first is fixed.
@@ -55,15 +55,17 @@ func known(sig *tensor.Signature) bool {
 	return true
 }
 
-func search(inst accel.Instance) (int, error) {
-	began := time.Now()
+// search finds the batch size, given how long a run takes.
+func search(run func(rows int) (time.Duration, error)) (int, error) {
+	var spent time.Duration
 	var rates []float64 // rows per second at 1, 2, 4, …
 	best := 0.0
-	for rows := 1; rows <= maxAutoBatch && time.Since(began) < warmBudget; rows *= 2 {
-		took, err := timeRuns(inst, rows)
+	for rows := 1; rows <= maxAutoBatch && spent < warmBudget; rows *= 2 {
+		took, err := run(rows)
 		if err != nil {
 			return 0, err
 		}
+		spent += warmRuns * took
 		rate := float64(rows) / took.Seconds()
 		rates = append(rates, rate)
 		if n := len(rates); n > 2 && rate < best && rates[n-2] < best {

@@ -1,0 +1,186 @@
+package snapshot
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"sluice.dev/deploy/spec"
+	"sluice.dev/gateway"
+	"sluice.dev/gateway/metrics"
+	"sluice.dev/scorer"
+)
+
+// load reads endpoints as the commands do.
+func load(t *testing.T, documents ...string) []*spec.Endpoint {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "e.yaml")
+	text := "apiVersion: sluice.dev/v1alpha1\nkind: Endpoint\n" + strings.Join(documents, "\n---\napiVersion: sluice.dev/v1alpha1\nkind: Endpoint\n")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, findings := spec.Load(path)
+	for _, e := range list {
+		findings = append(findings, e.Validate()...)
+		e.Default()
+	}
+	if err := findings.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+const two = `metadata: {name: digits}
+spec:
+  versions:
+    - {name: a, model: a.onnx, type: control, trafficPercentile: 75, default: true, maxConcurrentRequestsPerContainer: 3}
+    - {name: b, model: b.onnx, type: treatment, trafficPercentile: 25, scoringTimeoutMs: 250, maxQueueWaitMs: 10}`
+
+// named answers with its name.
+type named string
+
+func (n named) Score(_ *scorer.Request, resp *scorer.Response) {
+	resp.Status, resp.Body = scorer.OK, append(resp.Body[:0], n...)
+}
+
+// house is a path, its compiler, and the keys that the compiler finds.
+type house struct {
+	path     *gateway.Path
+	compiler *Compiler
+	registry *prometheus.Registry
+	keys     map[string][2]string
+}
+
+func open(t *testing.T) *house {
+	h := &house{registry: prometheus.NewRegistry(), keys: map[string][2]string{"digits": {"one", "two"}}}
+	m := metrics.New(h.registry)
+	h.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
+	t.Cleanup(h.path.Close)
+	h.compiler = NewCompiler(h.path, m, func(e *spec.Endpoint) (string, string, error) {
+		k, ok := h.keys[e.Metadata.Name]
+		if !ok {
+			return "", "", errors.New("no key")
+		}
+		return k[0], k[1], nil
+	})
+	return h
+}
+
+// apply makes documents what is served, by scorers named like their versions.
+func (h *house) apply(t *testing.T, documents ...string) {
+	t.Helper()
+	s, err := h.compiler.Compile(load(t, documents...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range s.Endpoints() {
+		for _, v := range e.Versions {
+			if !v.Pool.Ready() {
+				v.Pool.SetReplicas([]gateway.Offered{{Scorer: named(v.Name), Offer: scorer.Offer{Window: 8}}})
+			}
+		}
+	}
+	h.compiler.Apply(s)
+}
+
+func (h *house) ask(endpoint, key string) (scorer.Status, string) {
+	c := h.path.Call()
+	defer h.path.Done(c)
+	c.Name, c.Credential = []byte(endpoint), []byte(key)
+	h.path.Serve(c)
+	return c.Response.Status, string(c.Response.Body)
+}
+
+func TestASpecificationBecomesWhatIsServed(t *testing.T) {
+	h := open(t)
+	h.apply(t, two)
+	e := h.path.Snapshot().Endpoints()["digits"]
+	for i, want := range []gateway.Limits{
+		{QueueWait: 500 * time.Millisecond, ScoringTimeout: time.Minute, Concurrency: 3},
+		{QueueWait: 10 * time.Millisecond, ScoringTimeout: 250 * time.Millisecond},
+	} {
+		if got := e.Versions[i].Limits; got != want {
+			t.Errorf("version %s has limits %+v; want %+v", e.Versions[i].Name, got, want)
+		}
+	}
+	if slots, _, _ := e.Versions[0].Pool.Load(); slots != 3 {
+		t.Errorf("version a has %d slots; want the 3 that are set", slots)
+	}
+	for key, want := range map[string]scorer.Status{"one": scorer.OK, "two": scorer.OK, "three": scorer.Unauthenticated, "": scorer.Unauthenticated} {
+		if got, body := h.ask("digits", key); got != want {
+			t.Errorf("key %q: %v %s; want %v", key, got, body, want)
+		}
+	}
+}
+
+// The split goes on where it was, however often the file is read again.
+func TestReloadsDoNotDisturbTheSplit(t *testing.T) {
+	h := open(t)
+	count := map[string]int{}
+	for i := 1; i <= 2000; i++ {
+		if i%7 == 1 {
+			h.apply(t, two)
+		}
+		_, body := h.ask("digits", "one")
+		count[body]++
+		if off := float64(count["b"]) - float64(i)/4; off > 4 || off < -4 {
+			t.Fatalf("after %d requests version b had %d", i, count["b"])
+		}
+	}
+	if g := h.path.Snapshot().Generation; g != (2000+6)/7 {
+		t.Errorf("generation %d; want one more with every reload, %d", g, (2000+6)/7)
+	}
+}
+
+func TestAnErrorNamesEveryEndpointAndChangesNothing(t *testing.T) {
+	h := open(t)
+	h.apply(t, two)
+	before := h.path.Snapshot()
+	_, err := h.compiler.Compile(load(t, two,
+		strings.Replace(two, "digits", "other", 1),
+		strings.Replace(strings.Replace(two, "digits", "tokens", 1), "spec:", "spec:\n  auth: {mode: token}", 1)))
+	if err == nil || !strings.Contains(err.Error(), "endpoint other: no key") || !strings.Contains(err.Error(), "endpoint tokens: auth.mode token") {
+		t.Errorf("got %v; want both endpoints that cannot be served", err)
+	}
+	if h.path.Snapshot() != before {
+		t.Error("a failed compilation changed what is served")
+	}
+	h.apply(t, two)
+	if got := h.path.Snapshot().Generation; got != before.Generation+1 {
+		t.Errorf("generation %d after %d: a failed compilation counts for nothing", got, before.Generation)
+	}
+}
+
+func TestWhatIsGoneIsForgotten(t *testing.T) {
+	h := open(t)
+	h.keys["other"] = [2]string{"one"}
+	h.apply(t, two, strings.Replace(two, "digits", "other", 1))
+	series := func() int {
+		t.Helper()
+		n, err := testutil.GatherAndCount(h.registry, "sluice_requests_total")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for range 8 {
+		h.ask("digits", "one")
+		h.ask("other", "one")
+	}
+	if n := series(); n != 4 {
+		t.Errorf("%d series of requests; want one per version that served", n)
+	}
+	h.apply(t, two)
+	if n := series(); n != 2 || h.compiler.sequences["other"] != nil {
+		t.Errorf("%d series and sequence %v after an endpoint went", n, h.compiler.sequences["other"])
+	}
+	if got, _ := h.ask("other", "one"); got == scorer.OK {
+		t.Error("an endpoint that went is served")
+	}
+}

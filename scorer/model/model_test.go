@@ -1,0 +1,282 @@
+package model
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice.dev/accel"
+	"sluice.dev/accel/null"
+	"sluice.dev/accel/tensor"
+	"sluice.dev/scorer"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// device is the null driver with a gate, of which a run takes a token.
+type device struct {
+	null.Driver
+	gate   chan struct{}
+	fail   error // of Open
+	open   atomic.Int64
+	inside atomic.Int64
+}
+
+func (d *device) Name() string { return "cpu" }
+
+func (d *device) Open(m accel.Model, o accel.Options) (accel.Instance, error) {
+	if d.fail != nil {
+		return nil, d.fail
+	}
+	inst, err := d.Driver.Open(m, o)
+	d.open.Add(1)
+	return instance{inst, d}, err
+}
+
+type instance struct {
+	accel.Instance
+	device *device
+}
+
+func (i instance) Bind(in, out []tensor.Tensor) (accel.Call, error) {
+	c, err := i.Instance.Bind(in, out)
+	return call{c, i.device}, err
+}
+
+func (i instance) Close() error { i.device.open.Add(-1); return i.Instance.Close() }
+
+type call struct {
+	accel.Call
+	device *device
+}
+
+func (c call) Run() error {
+	d := c.device
+	d.inside.Add(1)
+	defer d.inside.Add(-1)
+	if d.gate != nil {
+		<-d.gate
+	}
+	return c.Call.Run()
+}
+
+// file makes a model's file.
+func file(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "m.onnx")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func newTestSet(t *testing.T, d *device) *Set {
+	s := NewSet([]accel.Driver{d}, nil, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() {
+		s.Close()
+		if n := d.open.Load(); n != 0 {
+			t.Errorf("%d models are still open", n)
+		}
+	})
+	return s
+}
+
+// put makes configs the current set.
+func put(t *testing.T, s *Set, configs ...Config) map[Key]*Version {
+	t.Helper()
+	st, err := s.Stage(context.Background(), configs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.Commit()
+	return st.Versions()
+}
+
+func request(timeout time.Duration) *scorer.Request {
+	zeros := strings.TrimSuffix(strings.Repeat("0,", 64), ",")
+	return &scorer.Request{
+		Kind: scorer.OIP, Body: []byte(`{"inputs":[{"name":"input","shape":[1,64],"datatype":"FP32","data":[` + zeros + `]}]}`),
+		Deadline: scorer.Now().Add(timeout), Wait: scorer.NewWaiter(),
+	}
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(100 * time.Microsecond) { // polls other goroutines
+		if time.Now().After(end) {
+			t.Fatalf("never %s", what)
+		}
+	}
+}
+
+func TestAReloadKeepsWhatIsTheSameAndClosesTheRest(t *testing.T) {
+	d := &device{}
+	s := newTestSet(t, d)
+	a := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: 4}
+	b := Config{Endpoint: "e", Version: "b", Path: file(t, "b"), MaxBatch: 4}
+	first := put(t, s, a, b)
+	second := put(t, s, a, b)
+	if first[a.Key()] != second[a.Key()] || d.open.Load() != 2 {
+		t.Error("a reload without a change loaded a model again")
+	}
+	// Another content under the same path is another model.
+	if err := os.WriteFile(a.Path, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	third := put(t, s, a)
+	if third[a.Key()] == first[a.Key()] || third[a.Key()].Offer().Digest == first[a.Key()].Offer().Digest {
+		t.Error("a changed file was not loaded")
+	}
+	until(t, "closed", func() bool { return d.open.Load() == 1 })
+	var resp scorer.Response
+	if first[b.Key()].Score(request(time.Minute), &resp); resp.Status != scorer.Unavailable || !resp.NotStarted {
+		t.Errorf("a replaced version answered %v %s, not started: %v", resp.Status, resp.Body, resp.NotStarted)
+	}
+}
+
+func TestAClosedVersionFinishesWhatItHas(t *testing.T) {
+	d := &device{}
+	s := newTestSet(t, d)
+	c := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: 1}
+	v := put(t, s, c)[c.Key()]
+	d.gate = make(chan struct{})
+	var answers sync.WaitGroup
+	responses := make([]scorer.Response, 5)
+	for i := range responses {
+		answers.Go(func() { v.Score(request(time.Minute), &responses[i]) })
+	}
+	until(t, "busy", func() bool { return d.inside.Load() == 2 && v.Waiting() == 3 })
+	put(t, s) // nothing is offered any more
+	close(d.gate)
+	answers.Wait()
+	for i := range responses {
+		if responses[i].Status != scorer.OK {
+			t.Errorf("request %d: %v %s", i, responses[i].Status, responses[i].Body)
+		}
+	}
+}
+
+func TestWhatCannotBeLoadedIsNamedAndLeavesNothing(t *testing.T) {
+	d := &device{}
+	s := newTestSet(t, d)
+	good := Config{Endpoint: "e", Version: "good", Path: file(t, "a"), MaxBatch: 1}
+	_, err := s.Stage(context.Background(), []Config{good,
+		{Endpoint: "e", Version: "none", Path: "/nowhere/m.onnx"},
+		{Endpoint: "e", Version: "gpu", Path: good.Path, Accelerator: "tpu"},
+	})
+	for _, want := range []string{"endpoint e, version none: open model", `endpoint e, version gpu: accelerator "tpu" is not built in; there are: cpu`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v; want %q", err, want)
+		}
+	}
+	if n := d.open.Load(); n != 0 {
+		t.Errorf("%d models are open after a failed stage", n)
+	}
+	d.fail = fmt.Errorf("%w: no library", accel.ErrUnavailable)
+	if _, err := s.Stage(context.Background(), []Config{good}); err == nil || !strings.Contains(err.Error(), "no library") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheBatchSizeIsTheSmallestOfTheFastest(t *testing.T) {
+	f := func(name string, want, most int, run func(rows int) time.Duration) {
+		t.Helper()
+		tried := 0
+		got, err := search(func(rows int) (time.Duration, error) {
+			tried = rows
+			return run(rows), nil
+		})
+		if got != want || tried != most || err != nil {
+			t.Errorf("%s: %d rows after trying %d, %v; want %d after %d", name, got, tried, err, want, most)
+		}
+	}
+	const ms = time.Millisecond
+	f("a run costs what its rows cost", 1, maxAutoBatch, func(n int) time.Duration { return time.Duration(n) * ms })
+	f("rows cost nothing", maxAutoBatch, maxAutoBatch, func(int) time.Duration { return ms })
+	f("rows cost little", maxAutoBatch, maxAutoBatch, func(n int) time.Duration { return ms + time.Duration(n)*ms/40 })
+	f("four rows fit the cache", 4, 16, func(n int) time.Duration { return max(ms, time.Duration(n)*ms/4) + time.Duration(n/8)*ms })
+	f("the budget ends it", 1, 1, func(int) time.Duration { return 5 * time.Second })
+	if _, err := search(func(int) (time.Duration, error) { return 0, accel.ErrUnavailable }); err == nil {
+		t.Error("an error of the model is lost")
+	}
+}
+
+func TestWhoLeavesDoesNotWaitForTheDevice(t *testing.T) {
+	d := &device{}
+	s := newTestSet(t, d)
+	c := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: 1}
+	v := put(t, s, c)[c.Key()]
+	d.gate = make(chan struct{})
+	leave := func(req *scorer.Request) (resp scorer.Response) {
+		done := make(chan struct{})
+		go func() { v.Score(req, &resp); close(done) }()
+		before := req.Wait.Current()
+		until(t, "abandoned", func() bool { return req.Wait.Current() != before && req.Wait.Abandon() })
+		<-done
+		return resp
+	}
+	for i := range 4 { // two run, two wait
+		if resp := leave(request(time.Minute)); resp.Status != scorer.Canceled {
+			t.Errorf("request %d: %v %s", i, resp.Status, resp.Body)
+		}
+	}
+	if resp := leave(request(-time.Second)); resp.Status != scorer.DeadlineExceeded {
+		t.Errorf("too late: %v %s", resp.Status, resp.Body)
+	}
+	close(d.gate)
+	var resp scorer.Response
+	if v.Score(request(time.Minute), &resp); resp.Status != scorer.OK {
+		t.Errorf("afterwards: %v %s", resp.Status, resp.Body)
+	}
+}
+
+// reply keeps the answer to a request beyond a wire.
+type reply struct {
+	gone atomic.Bool
+	got  chan scorer.Response
+}
+
+func (r *reply) Canceled() bool { return r.gone.Load() }
+func (r *reply) Reply(resp *scorer.Response) {
+	kept := *resp
+	kept.Body = bytes.Clone(resp.Body)
+	r.got <- kept
+}
+
+func TestBeyondAWireTheAnswersAreTheSame(t *testing.T) {
+	s := newTestSet(t, &device{})
+	c := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: 4}
+	v := put(t, s, c)[c.Key()]
+	large := request(time.Minute)
+	large.Body = append(large.Body, bytes.Repeat([]byte(" "), inlineBody)...)
+	broken := request(time.Minute)
+	broken.Body = broken.Body[:9]
+	for _, req := range []*scorer.Request{request(time.Minute), large, broken, request(-time.Second)} {
+		r := &reply{got: make(chan scorer.Response, 2)}
+		v.Put(*req, r)
+		s.Start()
+		got := <-r.got
+		var want scorer.Response
+		v.Score(req, &want)
+		if got.Status != want.Status || !bytes.Equal(got.Body, want.Body) || got.NotStarted != want.NotStarted {
+			t.Errorf("answered %v %s; locally %v %s", got.Status, got.Body, want.Status, want.Body)
+		}
+	}
+	r := &reply{got: make(chan scorer.Response, 1)}
+	r.gone.Store(true)
+	v.Put(*request(time.Minute), r)
+	s.Start()
+	if got := <-r.got; got.Status != scorer.Canceled {
+		t.Errorf("a request that nobody waits for: %v", got.Status)
+	}
+}

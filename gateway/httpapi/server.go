@@ -25,6 +25,7 @@ type Config struct {
 	MaxConnections int           // at a time; 0 means 65,536
 	ReadTimeout    time.Duration // for a whole request once it began; 0 means a minute
 	IdleTimeout    time.Duration // between requests of a connection; 0 means five minutes
+	WriteTimeout   time.Duration // for a client to take what is written at once; 0 means a minute
 	TLS            *tls.Config   // nil serves plain HTTP
 	Log            *slog.Logger
 	Version        string // of the server, in its metadata
@@ -46,6 +47,9 @@ func (c *Config) setDefaults() {
 	if c.IdleTimeout == 0 {
 		c.IdleTimeout = 5 * time.Minute
 	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = time.Minute
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -56,13 +60,14 @@ type Server struct {
 	config   Config
 	path     *gateway.Path
 	http     *fasthttp.Server
+	watch    *watch
 	draining atomic.Bool
 }
 
-// New makes a server of p.
+// New makes a server of p. Shutdown ends it.
 func New(p *gateway.Path, c Config) *Server {
 	c.setDefaults()
-	s := &Server{config: c, path: p}
+	s := &Server{config: c, path: p, watch: newWatch(c.ReadTimeout, c.IdleTimeout, c.WriteTimeout)}
 	s.http = &fasthttp.Server{
 		Handler:               s.handle,
 		ErrorHandler:          s.broken,
@@ -70,8 +75,6 @@ func New(p *gateway.Path, c Config) *Server {
 		Concurrency:           c.MaxConnections,
 		MaxRequestBodySize:    c.MaxBody,
 		ReadBufferSize:        c.MaxHeader,
-		ReadTimeout:           c.ReadTimeout,
-		IdleTimeout:           c.IdleTimeout,
 		NoDefaultContentType:  true,
 		LazyRequestTime:       true,
 		CloseOnShutdown:       true,
@@ -91,6 +94,7 @@ func (silent) Printf(string, ...any) {}
 
 // Serve serves l until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
+	l = listener{l, s.watch}
 	if s.config.TLS != nil {
 		l = tls.NewListener(l, s.config.TLS)
 	}
@@ -131,12 +135,14 @@ func (s *Server) allReady() bool {
 // every connection is closed, or with ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
+	defer s.watch.close()
 	return s.http.ShutdownWithContext(ctx)
 }
 
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.recovered(ctx)
+	watched(ctx.Conn()).serve()
 	r := &ctx.Request.Header
 	if !clean(r) {
 		s.refuse(ctx, fasthttp.StatusBadRequest, "the request's head is not clean HTTP/1.1")

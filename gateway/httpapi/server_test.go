@@ -27,6 +27,13 @@ func (mirror) Score(req *scorer.Request, resp *scorer.Response) {
 // listen serves endpoint "e", version "v", open to all, and returns the address.
 func listen(t *testing.T, c Config) string {
 	t.Helper()
+	address, _ := serve(t, c)
+	return address
+}
+
+// serve is listen for tests that look at the server, too.
+func serve(t *testing.T, c Config) (string, *Server) {
+	t.Helper()
 	path := gateway.NewPath(gateway.Config{})
 	version := router.Version{Name: "v", Default: true}
 	split, err := router.New("e", []router.Version{version}, router.NewSequence())
@@ -57,7 +64,7 @@ func listen(t *testing.T, c Config) string {
 		}
 		path.Close()
 	})
-	return l.Addr().String()
+	return l.Addr().String(), s
 }
 
 // How long talk waits for the server to close the connection.
@@ -219,6 +226,28 @@ func TestNothingIsUpgraded(t *testing.T) {
 	statuses, bodies, _ := talk(t, listen(t, Config{}), score+"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\nContent-Length: 3\r\n\r\nabc", 1, silence)
 	if len(statuses) != 1 || statuses[0] != 200 || bodies[0] != "abc" {
 		t.Errorf("answered %v %q", statuses, bodies)
+	}
+}
+
+func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
+	address, server := serve(t, Config{WriteTimeout: 50 * time.Millisecond})
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(forever))
+	body := strings.Repeat("a", 32<<20) // more than the kernel keeps
+	if _, err := io.WriteString(c, fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", score, len(body), body)); err != nil {
+		t.Fatal(err)
+	}
+	for open := 1; open > 0; time.Sleep(time.Millisecond) { // polls the server
+		server.watch.mu.Lock()
+		open = len(server.watch.conns)
+		server.watch.mu.Unlock()
+	}
+	if n, err := io.Copy(io.Discard, c); n >= int64(len(body)) {
+		t.Errorf("read %d bytes, %v; want less than the answer", n, err)
 	}
 }
 

@@ -29,6 +29,7 @@ var (
 	only        = flag.String("only", "", "measure only targets whose names match this regular expression, echoes always")
 	binaries    = flag.String("bin", "bin", "folder of sluice, gateway and scorer")
 	echo        = flag.String("echo", "", "internal: serve an echo of this address")
+	echoWork    = flag.Duration("echo-work", 0, "internal: how long the echo computes")
 	echoBody    = flag.String("echo-body", "", "internal: file with the echo's answer")
 )
 
@@ -53,6 +54,8 @@ func serveEcho() {
 		log.Fatal(err)
 	}
 	s := &fasthttp.Server{Name: "echo", MaxRequestBodySize: 8 << 20, Handler: func(c *fasthttp.RequestCtx) {
+		for end := time.Now().Add(*echoWork); *echoWork > 0 && time.Now().Before(end); { // computes
+		}
 		c.Response.SetBodyRaw(body)
 		c.SetContentType("application/json")
 	}}

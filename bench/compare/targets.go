@@ -114,7 +114,7 @@ func start(dir string) (list []*target, stop func(), err error) {
 	nullJSON, nullRaw := requests("null", "input", 64)
 	for i, q := range []*load.Request{jsonReq, rawReq} {
 		kind := []string{"JSON", "binary"}[i]
-		pid, address, err := p.echo(dir, kind, one.address, q)
+		pid, address, err := p.echo(dir, kind, one.address, q, 0)
 		if err != nil {
 			return nil, p.stop, err
 		}
@@ -168,8 +168,9 @@ func (p *processes) pair(dir, model string) (*target, error) {
 	return &target{address: http, pids: []int{gateway, scorer}}, ready("http://" + admin + "/readyz")
 }
 
-// echo starts the baseline for a request: it answers with the bytes of like.
-func (p *processes) echo(dir, kind, like string, q *load.Request) (int, string, error) {
+// echo starts the baseline for a request: it answers with the bytes of like, after
+// computing for as long as work.
+func (p *processes) echo(dir, kind, like string, q *load.Request, work time.Duration) (int, string, error) {
 	body, err := load.Once(like, q)
 	if err != nil {
 		return 0, "", fmt.Errorf("%s: %w", kind, err)
@@ -183,7 +184,7 @@ func (p *processes) echo(dir, kind, like string, q *load.Request) (int, string, 
 		return 0, "", err
 	}
 	address := free()
-	pid, err := p.start(self, "-echo", address, "-echo-body", path)
+	pid, err := p.start(self, "-echo", address, "-echo-body", path, "-echo-work", work.String())
 	if err != nil {
 		return 0, "", err
 	}

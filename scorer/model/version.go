@@ -91,7 +91,7 @@ var locals = sync.Pool{New: func() any { return new(local) }}
 
 // patience is how long a run may last that a caller does itself: within the
 // accuracy of deadlines, which it cannot see meanwhile.
-const patience = time.Millisecond
+const patience = 5 * time.Millisecond
 
 // Score implements scorer.Scorer.
 func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {

@@ -309,6 +309,42 @@ func TestAThousandRequestsAreSplitAsSaid(t *testing.T) {
 	}
 }
 
+// Two gateways that share nothing but the secret send a client to the same
+// version, and say so.
+func TestStickyClientsGoToTheSameVersionOnEveryGateway(t *testing.T) {
+	dir := t.TempDir()
+	secret, file := filepath.Join(dir, "secret"), filepath.Join(dir, "endpoint.yaml")
+	spec := strings.Replace(string(read(t, digits+"endpoint.yaml")), "spec:\n", "spec:\n  split: {sticky: header, header: x-user}\n", 1)
+	for _, name := range []string{"linear", "mlp"} {
+		model, err := filepath.Abs(digits + name + ".onnx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec = strings.Replace(spec, "model: "+name+".onnx", "model: "+model, 1)
+	}
+	for path, text := range map[string]string{file: spec, secret: "0123456789abcdef0123456789abcdef\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one := read(t, digits+"requests/one.json")
+	var went [2][200]string
+	for g := range went {
+		http, admin := free(t), free(t)
+		start(t, "sluice", "serve", "--file", file, "--http", http, "--metrics", admin, "--state", filepath.Join(dir, fmt.Sprint(g)), "--secret-file", secret)
+		eventually(t, "ready", ready(admin))
+		for i := range went[g] {
+			a := must(t, "POST", "http://"+http+"/v2/models/digits/infer", one, append([]string{"X-User", fmt.Sprint(i)}, bearer...)...)
+			if went[g][i] = a.header.Get("X-Sluice-Version"); a.status != 200 || a.header.Get("X-Sluice-Assign") != "sticky" {
+				t.Fatalf("client %d: %d %s, assigned by %q", i, a.status, a.body, a.header.Get("X-Sluice-Assign"))
+			}
+		}
+	}
+	if went[0] != went[1] {
+		t.Errorf("the gateways disagree: %v and %v", went[0], went[1])
+	}
+}
+
 // load asks all the time until stopped, and counts what came back.
 type load struct {
 	stop     atomic.Bool

@@ -20,6 +20,7 @@ type Call struct {
 	Pin        []byte        // the version asked for; empty leaves it to the split
 	Credential []byte        // key or token; empty if there is none
 	Timeout    time.Duration // what the client allows; 0 if it did not say
+	Headers    Headers       // for what an endpoint wants to know of them
 
 	// The answer.
 	Response  scorer.Response
@@ -47,6 +48,12 @@ type wait struct {
 	expires atomic.Int64 // scorer.Instant; 0 while nothing waits
 }
 
+// Headers are a request's headers, or a call's metadata. Peek is the value of one,
+// nil if it is not there, lent until Serve returns.
+type Headers interface {
+	Peek(name string) []byte
+}
+
 // SetBody sets what is sent to the scorer.
 func (c *Call) SetBody(kind scorer.Kind, headLength int, body []byte) {
 	c.request.Kind, c.request.HeadLength, c.request.Body = kind, headLength, body
@@ -60,7 +67,7 @@ const maxKept = 1 << 20
 
 // reset empties a call for its next request.
 func (c *Call) reset() {
-	c.Name, c.Pin, c.Credential, c.Timeout = nil, nil, nil, 0
+	c.Name, c.Pin, c.Credential, c.Timeout, c.Headers = nil, nil, nil, 0, nil
 	c.Endpoint, c.Version, c.Principal, c.replica = nil, nil, nil, nil
 	c.request = scorer.Request{Wait: &c.wait.Waiter}
 	if cap(c.Response.Body) > maxKept {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"sluice.dev/auth"
 	"sluice.dev/gateway/metrics"
@@ -109,16 +110,45 @@ func refusal(err error) scorer.Status {
 
 // assign picks the version that serves c.
 func (e *Endpoint) assign(c *Call) (*Version, scorer.Status) {
-	if len(c.Pin) == 0 {
-		c.Reason = router.Percentile
-		return e.Versions[e.Split.Next()], scorer.OK
+	if len(c.Pin) > 0 {
+		i := e.Split.Find(c.Pin)
+		if i < 0 {
+			return nil, scorer.NotFound
+		}
+		c.Reason = router.Pinned // and nothing else will do
+		return e.Versions[i], scorer.OK
 	}
-	i := e.Split.Find(c.Pin)
-	if i < 0 {
-		return nil, scorer.NotFound
+	v := e.share(c)
+	if e.Fallback != nil && !v.Pool.Ready() && e.Fallback.Pool.Ready() {
+		c.Reason = router.Fallback
+		return e.Fallback, scorer.OK
 	}
-	c.Reason = router.Pinned
-	return e.Versions[i], scorer.OK
+	return v, scorer.OK
+}
+
+// share picks by the split: the client's slot, or, of one without a name, the
+// next in the sequence.
+func (e *Endpoint) share(c *Call) *Version {
+	if e.Sticky != nil {
+		if client := e.Sticky.client(c); len(client) > 0 {
+			c.Reason = router.Sticky
+			return e.Versions[e.Sticky.Slots.Assign(client)]
+		}
+	}
+	c.Reason = router.Percentile
+	return e.Versions[e.Split.Next()]
+}
+
+// client names the client of c; empty if it has no name.
+func (s *Sticky) client(c *Call) []byte {
+	switch {
+	case s.Header == "":
+		id := c.Principal.ID
+		return unsafe.Slice(unsafe.StringData(id), len(id)) // is only read
+	case c.Headers == nil:
+		return nil
+	}
+	return c.Headers.Peek(s.Header)
 }
 
 // score admits c and sends it to a replica. Work that certainly never began is

@@ -22,6 +22,14 @@ type Endpoint struct {
 	Auth     auth.Authenticator
 	Split    *router.Endpoint
 	Versions []*Version // as in Split
+	Sticky   *Sticky    // nil assigns every request by itself
+	Fallback *Version   // serves where the assigned version has no ready replica; nil is none
+}
+
+// Sticky is how clients get the same version every time.
+type Sticky struct {
+	Header string // that names the client; empty is its principal
+	Slots  *router.SlotHash
 }
 
 // Version is one version of an endpoint.
@@ -38,7 +46,7 @@ type Version struct {
 // Tags are what answers say about the version that gave them.
 type Tags struct {
 	Name, Variant, Generation []byte
-	Reasons                   [2][]byte // by router.Reason
+	Reasons                   [router.Reasons][]byte
 }
 
 // Limits of one version.
@@ -60,7 +68,9 @@ func NewSnapshot(generation uint64, endpoints []*Endpoint) *Snapshot {
 			v.Endpoint = e.Name
 			v.tags = Tags{
 				Name: []byte(v.Name), Variant: []byte(v.Variant.String()), Generation: strconv.AppendUint(nil, generation, 10),
-				Reasons: [2][]byte{[]byte(router.Percentile.String()), []byte(router.Pinned.String())},
+			}
+			for r := range router.Reasons {
+				v.tags.Reasons[r] = []byte(r.String())
 			}
 		}
 	}

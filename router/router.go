@@ -39,10 +39,13 @@ type Reason uint8
 const (
 	Percentile Reason = iota // by the split
 	Pinned                   // the request named it
+	Sticky                   // by the client's slot
+	Fallback                 // the one that it should have been has no ready replica
+	Reasons                  // count
 )
 
 // String is the reason's name in headers.
-func (r Reason) String() string { return [...]string{"percentile", "pinned"}[r] }
+func (r Reason) String() string { return [...]string{"percentile", "pinned", "sticky", "fallback"}[r] }
 
 // Version is one version's place in the split.
 type Version struct {

@@ -66,8 +66,41 @@ type EndpointSpec struct {
 	// Who may call.
 	Auth Auth `json:"auth,omitzero"`
 
+	// How requests are spread over the versions.
+	Split Split `json:"split,omitzero"`
+
 	// 1 to 6 versions. The traffic that no percentile claims goes to the default one.
 	Versions []Version `json:"versions" jsonschema:"minItems=1,maxItems=6"`
+}
+
+// StickyBy is what names a client that is to get the same version every time.
+type StickyBy string
+
+// What may name a client.
+const (
+	StickyHeader    StickyBy = "header"
+	StickyPrincipal StickyBy = "principal"
+)
+
+// FallbackTo is what serves a request whose version has no ready replica.
+type FallbackTo string
+
+// The fallbacks.
+const (
+	FallbackNone    FallbackTo = "none"
+	FallbackDefault FallbackTo = "default"
+)
+
+// Split is how requests are spread over an endpoint's versions, beside the percentiles.
+type Split struct {
+	// What names a client that is to get the same version every time: a header of the request, or who its credential says it is (the name of a key, the subject of a token). Left out, or with a client that has no name, every request is assigned by itself.
+	Sticky StickyBy `json:"sticky,omitempty" jsonschema:"enum=header,enum=principal"`
+
+	// The name of the header that names the client, with sticky: header.
+	Header string `json:"header,omitempty" jsonschema:"maxLength=64,pattern=^[A-Za-z0-9-]+$"`
+
+	// What serves a request whose version has no ready replica: none, which answers 503, or the default version. A request that pins a version gets that or none. Default none.
+	Fallback FallbackTo `json:"fallback,omitempty" jsonschema:"enum=none,enum=default,default=none"`
 }
 
 // AuthMode is how callers prove who they are.

@@ -17,6 +17,7 @@ func (e *Endpoint) Validate() Findings {
 	c.head(d)
 	c.metadata(&d.Metadata)
 	c.auth("spec.auth", &d.Spec.Auth)
+	c.split("spec.split", d)
 	c.versions(d)
 	c.findings.sort()
 	return c.findings
@@ -176,6 +177,24 @@ func (c *check) auth(path string, a *Auth) {
 	c.key(at+".secondary", keys.Secondary)
 	if keys.Primary != nil && keys.Secondary != nil && *keys.Primary == *keys.Secondary && keys.Primary.sources() == 1 {
 		c.warn(at+".secondary", "is the same as primary, so that neither can be replaced without a gap; choose another")
+	}
+}
+
+var headerName = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
+
+// split checks how clients are named; path is where e says it.
+func (c *check) split(path string, e *Endpoint) {
+	s := &e.Spec.Split
+	switch {
+	case s.Sticky == StickyHeader && s.Header == "":
+		c.fail(path+".header", "is missing; with sticky: header, name the header that names the client")
+	case s.Sticky != StickyHeader && s.Header != "":
+		c.fail(path+".header", "has no effect without sticky: header; remove it, or set that")
+	case s.Header != "" && !headerName.MatchString(s.Header):
+		c.fail(path+".header", "is %s; must be the name of a header: letters, digits and '-'", quote(s.Header))
+	}
+	if s.Sticky == StickyPrincipal && e.Spec.Auth.Mode == AuthNone {
+		c.fail(path+".sticky", "is principal, and with auth.mode none nobody says who they are; use sticky: header")
 	}
 }
 

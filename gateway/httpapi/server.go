@@ -210,7 +210,7 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 	if len(c.Pin) == 0 {
 		c.Pin = h.pin
 	}
-	c.Credential, c.Timeout = h.credential, h.timeout
+	c.Credential, c.Timeout, c.Headers = h.credential, h.timeout, &ctx.Request.Header
 	c.SetTrace(h.trace)
 	return encode(c, t.op, h.headLength, ctx.Request.Body())
 }

@@ -15,6 +15,21 @@ import (
 	"sluice.dev/router"
 )
 
+// SlotStore keeps each endpoint's sticky slots beyond the process. Nil slots are none.
+type SlotStore interface {
+	LoadSlots(endpoint string) (*router.Slots, error)
+	SaveSlots(endpoint string, s *router.Slots) error
+}
+
+// Config of a Compiler. Path and Keys are required.
+type Config struct {
+	Path    *gateway.Path
+	Metrics *metrics.Metrics // nil counts nothing
+	Keys    KeyFinder
+	Secret  []byte    // keys the hash of sticky clients; the same on every gateway of a house
+	Slots   SlotStore // nil keeps slots as long as the compiler lives
+}
+
 // KeyFinder resolves an endpoint's keys; an empty key is none.
 type KeyFinder func(e *spec.Endpoint) (primary, secondary string, err error)
 
@@ -22,23 +37,23 @@ type KeyFinder func(e *spec.Endpoint) (primary, secondary string, err error)
 // them: where each endpoint's split is, and which versions are counted. Not safe
 // for concurrent use.
 type Compiler struct {
-	path       *gateway.Path
-	metrics    *metrics.Metrics // nil counts nothing
-	keys       KeyFinder
+	config     Config
 	pepper     apikey.Pepper
 	generation uint64
 	sequences  map[string]*router.Sequence
+	slots      map[string]*router.Slots // of what is served
+	next       map[string]*router.Slots // of what was compiled last
 	series     map[labels]*metrics.Series
 }
 
 // labels name the series of one version.
 type labels struct{ endpoint, version, variant string }
 
-// NewCompiler makes a compiler for p.
-func NewCompiler(p *gateway.Path, m *metrics.Metrics, keys KeyFinder) *Compiler {
+// NewCompiler makes a compiler.
+func NewCompiler(c Config) *Compiler {
 	return &Compiler{
-		path: p, metrics: m, keys: keys, pepper: apikey.NewPepper(),
-		sequences: map[string]*router.Sequence{}, series: map[labels]*metrics.Series{},
+		config: c, pepper: apikey.NewPepper(),
+		sequences: map[string]*router.Sequence{}, slots: map[string]*router.Slots{}, series: map[labels]*metrics.Series{},
 	}
 }
 
@@ -48,6 +63,7 @@ func NewCompiler(p *gateway.Path, m *metrics.Metrics, keys KeyFinder) *Compiler 
 func (c *Compiler) Compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error) {
 	var list []*gateway.Endpoint
 	var errs []error
+	c.next = map[string]*router.Slots{}
 	for _, e := range endpoints {
 		compiled, err := c.endpoint(e)
 		if err != nil {
@@ -81,9 +97,35 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 	}
 	out := &gateway.Endpoint{Name: name, Auth: who, Split: split}
 	for i := range e.Spec.Versions {
-		out.Versions = append(out.Versions, c.version(name, versions[i], &e.Spec.Versions[i]))
+		v := c.version(name, versions[i], &e.Spec.Versions[i])
+		out.Versions = append(out.Versions, v)
+		if e.Spec.Split.Fallback == spec.FallbackDefault && v.Default {
+			out.Fallback = v
+		}
 	}
-	return out, nil
+	out.Sticky, err = c.sticky(e, versions)
+	return out, err
+}
+
+// sticky is the slots of an endpoint that wants them.
+func (c *Compiler) sticky(e *spec.Endpoint, versions []router.Version) (*gateway.Sticky, error) {
+	if e.Spec.Split.Sticky == "" {
+		return nil, nil
+	}
+	name := e.Metadata.Name
+	before := c.slots[name]
+	if before == nil && c.config.Slots != nil {
+		var err error
+		if before, err = c.config.Slots.LoadSlots(name); err != nil {
+			return nil, err
+		}
+	}
+	slots, err := before.Rebalance(versions)
+	if err != nil {
+		return nil, err
+	}
+	c.next[name] = slots
+	return &gateway.Sticky{Header: e.Spec.Split.Header, Slots: router.NewSlotHash(c.config.Secret, name, slots)}, nil
 }
 
 func (c *Compiler) authenticator(e *spec.Endpoint) (auth.Authenticator, error) {
@@ -93,7 +135,7 @@ func (c *Compiler) authenticator(e *spec.Endpoint) (auth.Authenticator, error) {
 	case spec.AuthToken:
 		return nil, errors.New("auth.mode token is not supported by this release; use key or none")
 	}
-	primary, secondary, err := c.keys(e)
+	primary, secondary, err := c.config.Keys(e)
 	if err != nil {
 		return nil, err
 	}
@@ -114,26 +156,27 @@ func place(v *spec.Version) router.Version {
 
 func (c *Compiler) version(endpoint string, v router.Version, s *spec.Version) *gateway.Version {
 	out := &gateway.Version{
-		Version: v, Pool: c.path.Pool(gateway.Key{Endpoint: endpoint, Version: v.Name}),
+		Version: v, Pool: c.config.Path.Pool(gateway.Key{Endpoint: endpoint, Version: v.Name}),
 		Limits: gateway.Limits{
 			QueueWait:      time.Duration(s.MaxQueueWaitMs) * time.Millisecond,
 			ScoringTimeout: time.Duration(s.ScoringTimeoutMs) * time.Millisecond,
 			Concurrency:    s.MaxConcurrentRequestsPerContainer,
 		},
 	}
-	if c.metrics != nil {
+	if c.config.Metrics != nil {
 		l := labels{endpoint, v.Name, v.Variant.String()}
 		if c.series[l] == nil {
-			c.series[l] = c.metrics.Series(l.endpoint, l.version, l.variant)
+			c.series[l] = c.config.Metrics.Series(l.endpoint, l.version, l.variant)
 		}
 		out.Series = c.series[l]
 	}
 	return out
 }
 
-// Apply makes s the path's current snapshot, and returns when no request sees
-// the one before any more. What that had and s has not is forgotten.
-func (c *Compiler) Apply(s *gateway.Snapshot) {
+// Apply makes s, which Compile made last, the path's current snapshot, and returns
+// when no request sees the one before any more. What that had and s has not is
+// forgotten. An error means that sticky slots are served and not kept.
+func (c *Compiler) Apply(s *gateway.Snapshot) error {
 	kept := map[labels]bool{}
 	for name, e := range s.Endpoints() {
 		for _, v := range e.Versions {
@@ -141,12 +184,13 @@ func (c *Compiler) Apply(s *gateway.Snapshot) {
 			v.Pool.SetLimit(v.Limits.Concurrency)
 		}
 	}
-	c.path.Swap(s)
-	c.generation = s.Generation
+	c.config.Path.Swap(s)
+	before := c.slots
+	c.generation, c.slots = s.Generation, c.next
 	for l := range c.series {
 		if !kept[l] {
 			delete(c.series, l)
-			c.metrics.Forget(l.endpoint, l.version, l.variant)
+			c.config.Metrics.Forget(l.endpoint, l.version, l.variant)
 		}
 	}
 	for name := range c.sequences {
@@ -154,4 +198,19 @@ func (c *Compiler) Apply(s *gateway.Snapshot) {
 			delete(c.sequences, name)
 		}
 	}
+	return c.keep(before)
+}
+
+// keep stores the slots that are not as before.
+func (c *Compiler) keep(before map[string]*router.Slots) error {
+	if c.config.Slots == nil {
+		return nil
+	}
+	var errs []error
+	for name, s := range c.slots {
+		if old := before[name]; old == nil || s.Moved(old) > 0 {
+			errs = append(errs, c.config.Slots.SaveSlots(name, s))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/metrics"
+	"sluice.dev/router"
 	"sluice.dev/scorer"
 )
 
@@ -55,20 +57,38 @@ type house struct {
 	compiler *Compiler
 	registry *prometheus.Registry
 	keys     map[string][2]string
+	store    store
+}
+
+// store keeps slots as text, as a file would.
+type store map[string]string
+
+func (s store) LoadSlots(endpoint string) (*router.Slots, error) {
+	if s[endpoint] == "" {
+		return nil, nil
+	}
+	slots := new(router.Slots)
+	return slots, slots.UnmarshalText([]byte(s[endpoint]))
+}
+
+func (s store) SaveSlots(endpoint string, slots *router.Slots) error {
+	text, err := slots.MarshalText()
+	s[endpoint] = string(text)
+	return err
 }
 
 func open(t *testing.T) *house {
-	h := &house{registry: prometheus.NewRegistry(), keys: map[string][2]string{"digits": {"one", "two"}}}
+	h := &house{registry: prometheus.NewRegistry(), keys: map[string][2]string{"digits": {"one", "two"}}, store: store{}}
 	m := metrics.New(h.registry)
 	h.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
 	t.Cleanup(h.path.Close)
-	h.compiler = NewCompiler(h.path, m, func(e *spec.Endpoint) (string, string, error) {
+	h.compiler = NewCompiler(Config{Path: h.path, Metrics: m, Secret: []byte("secret"), Slots: h.store, Keys: func(e *spec.Endpoint) (string, string, error) {
 		k, ok := h.keys[e.Metadata.Name]
 		if !ok {
 			return "", "", errors.New("no key")
 		}
 		return k[0], k[1], nil
-	})
+	}})
 	return h
 }
 
@@ -86,7 +106,9 @@ func (h *house) apply(t *testing.T, documents ...string) {
 			}
 		}
 	}
-	h.compiler.Apply(s)
+	if err := h.compiler.Apply(s); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (h *house) ask(endpoint, key string) (scorer.Status, string) {
@@ -154,6 +176,99 @@ func TestAnErrorNamesEveryEndpointAndChangesNothing(t *testing.T) {
 	h.apply(t, two)
 	if got := h.path.Snapshot().Generation; got != before.Generation+1 {
 		t.Errorf("generation %d after %d: a failed compilation counts for nothing", got, before.Generation)
+	}
+}
+
+// headers are those of a request.
+type headers map[string]string
+
+func (h headers) Peek(name string) []byte { return []byte(h[name]) }
+
+// A client keeps its version over requests, reloads, restarts and gateways, and a
+// change of the shares moves as many clients as it says.
+func TestStickyClientsStay(t *testing.T) {
+	sticky := strings.Replace(two, "spec:", "spec:\n  split: {sticky: header, header: x-user}", 1)
+	more := strings.Replace(strings.Replace(sticky, "75", "65", 1), "25, s", "35, s", 1)
+	h := open(t)
+	h.apply(t, sticky)
+	const clients = 2000
+	serve := func(h *house, want router.Reason) (list [clients]string) {
+		t.Helper()
+		for i := range list {
+			c := h.path.Call()
+			c.Name, c.Credential, c.Headers = []byte("digits"), []byte("one"), headers{"x-user": fmt.Sprint("user ", i)}
+			h.path.Serve(c)
+			if list[i] = string(c.Response.Body); c.Reason != want || c.Response.Status != scorer.OK {
+				t.Fatalf("client %d: %v %s, %v", i, c.Response.Status, c.Response.Body, c.Reason)
+			}
+			h.path.Done(c)
+		}
+		return list
+	}
+	first := serve(h, router.Sticky)
+	h.apply(t, sticky)
+	if serve(h, router.Sticky) != first {
+		t.Error("a reload moved clients")
+	}
+	h.apply(t, more)
+	ramp, moved := serve(h, router.Sticky), 0
+	for i := range ramp {
+		if ramp[i] != first[i] {
+			if moved++; ramp[i] != "b" {
+				t.Fatalf("client %d moved to %s", i, ramp[i])
+			}
+		}
+	}
+	if moved < clients*7/100 || moved > clients*13/100 {
+		t.Errorf("%d of %d clients moved; want about 10%%", moved, clients)
+	}
+	again := open(t) // another process, with what the first one kept
+	again.store["digits"] = h.store["digits"]
+	again.apply(t, more)
+	if serve(again, router.Sticky) != ramp {
+		t.Error("a restart moved clients")
+	}
+	h.apply(t, sticky)
+	if serve(h, router.Sticky) != first {
+		t.Error("a step back did not bring the clients back")
+	}
+	c := h.path.Call()
+	defer h.path.Done(c)
+	c.Name, c.Credential, c.Headers = []byte("digits"), []byte("one"), headers{}
+	if h.path.Serve(c); c.Reason != router.Percentile {
+		t.Errorf("a client without a name was assigned by %v", c.Reason)
+	}
+}
+
+func TestTheDefaultStandsInWhereThatIsSet(t *testing.T) {
+	h := open(t)
+	h.apply(t, strings.Replace(two, "spec:", "spec:\n  split: {fallback: default}", 1))
+	e := h.path.Snapshot().Endpoints()["digits"]
+	ask := func(pin string) (scorer.Status, string, router.Reason) {
+		c := h.path.Call()
+		defer h.path.Done(c)
+		c.Name, c.Credential, c.Pin = []byte("digits"), []byte("one"), []byte(pin)
+		h.path.Serve(c)
+		return c.Response.Status, string(c.Response.Body), c.Reason
+	}
+	e.Versions[1].Pool.SetReplicas(nil)
+	count := map[router.Reason]int{}
+	for range 40 {
+		status, body, reason := ask("")
+		count[reason]++
+		if status != scorer.OK || body != "a" {
+			t.Fatalf("%v %s, %v", status, body, reason)
+		}
+	}
+	if n := count[router.Fallback]; n < 8 || n > 12 {
+		t.Errorf("%v; want about 10 by fallback", count)
+	}
+	if status, _, reason := ask("b"); status != scorer.Unavailable || reason != router.Pinned {
+		t.Errorf("a pinned version without a replica: %v, %v", status, reason)
+	}
+	e.Versions[0].Pool.SetReplicas(nil)
+	if status, _, _ := ask(""); status != scorer.Unavailable {
+		t.Errorf("without any replica: %v", status)
 	}
 }
 

@@ -83,7 +83,8 @@ func Process(c *cobra.Command, o *serve.Options, format, level *string) {
 func Front(c *cobra.Command, o *serve.Options) {
 	f := c.Flags()
 	f.StringVar(&o.HTTP, "http", "127.0.0.1:8000", "address of scoring over HTTP")
-	f.StringVar(&o.State, "state", ".state", "state directory: generated keys")
+	f.StringVar(&o.State, "state", ".state", "state directory: generated keys, and where sticky clients go")
+	f.StringVar(&o.Secret, "secret-file", "", "file of a secret of 32 bytes or more that all gateways of a house share, so that sticky clients get the same version on each; default one that is generated and kept in the state directory")
 	f.DurationVar(&o.DrainDelay, "drain-delay", time.Second, "on SIGTERM, from reporting not ready to no longer accepting connections")
 }
 

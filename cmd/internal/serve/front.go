@@ -34,6 +34,7 @@ type Options struct {
 	HTTP         string        // scoring over HTTP
 	Metrics      string        // metrics and health; empty for none
 	State        string        // state directory
+	Secret       string        // file of the secret that gateways share; empty keeps one in State
 	Library      string        // path of the ONNX Runtime library; empty looks for it
 	CPUSlots     int           // runs side by side on the CPU; 0 means as many as cores
 	Listen       string        // the lane, of a scorer
@@ -59,7 +60,9 @@ type front struct {
 
 // apply makes s, compiled from endpoints, what requests see.
 func (f *front) apply(s *gateway.Snapshot, endpoints []*spec.Endpoint) {
-	f.compiler.Apply(s)
+	if err := f.compiler.Apply(s); err != nil {
+		f.o.Log.Error("sticky clients may move after a restart", "error", err)
+	}
 	f.specs = map[string]*spec.Endpoint{}
 	for _, e := range endpoints {
 		f.specs[e.Metadata.Name] = e
@@ -82,7 +85,11 @@ func newFront(o Options) (*front, error) {
 	m := metrics.New(f.registry)
 	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
 	f.registry.MustRegister(f.path)
-	f.compiler = snapshot.NewCompiler(f.path, m, f.keys)
+	secret, err := f.state.Secret(o.Secret)
+	if err != nil {
+		return nil, err
+	}
+	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys, Secret: secret, Slots: f.state})
 	f.http = httpapi.New(f.path, httpapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log})
 	return f, nil
 }

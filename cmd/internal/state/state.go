@@ -2,12 +2,16 @@
 package state
 
 import (
+	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sluice.dev/router"
 )
 
 // Dir is a state directory. Only its owner may read it.
@@ -15,8 +19,10 @@ type Dir string
 
 // Open makes the directory if it is not there.
 func Open(path string) (Dir, error) {
-	if err := os.MkdirAll(filepath.Join(path, "keys"), 0o700); err != nil {
-		return "", fmt.Errorf("open state directory: %w", err)
+	for _, folder := range []string{"keys", "slots"} {
+		if err := os.MkdirAll(filepath.Join(path, folder), 0o700); err != nil {
+			return "", fmt.Errorf("open state directory: %w", err)
+		}
 	}
 	return Dir(path), nil
 }
@@ -37,6 +43,60 @@ func (d Dir) Key(name string, generate func() string) (key string, fresh bool, e
 	}
 	key = generate()
 	return key, true, write(path, []byte(key+"\n"))
+}
+
+// minSecret is the fewest bytes of a secret.
+const minSecret = 32
+
+// Secret is the content of file; of an empty name, a secret that is generated once
+// and kept.
+func (d Dir) Secret(file string) ([]byte, error) {
+	kept := file == ""
+	if kept {
+		file = filepath.Join(string(d), "secret")
+	}
+	data, err := os.ReadFile(file)
+	if kept && errors.Is(err, fs.ErrNotExist) {
+		data = []byte(rand.Text() + rand.Text() + "\n")
+		err = write(file, data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the gateways' secret: %w", err)
+	}
+	secret := bytes.TrimSpace(data)
+	if len(secret) < minSecret {
+		return nil, fmt.Errorf("the gateways' secret in %s has %d bytes; it must have at least %d (openssl rand -hex 32)", file, len(secret), minSecret)
+	}
+	return secret, nil
+}
+
+func (d Dir) slotFile(endpoint string) string {
+	return filepath.Join(string(d), "slots", endpoint)
+}
+
+// LoadSlots is the sticky slots that were kept for an endpoint; nil if there are none.
+func (d Dir) LoadSlots(endpoint string) (*router.Slots, error) {
+	text, err := os.ReadFile(d.slotFile(endpoint))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	s := new(router.Slots)
+	if err == nil {
+		err = s.UnmarshalText(text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read sticky slots from %s: %w; remove the file to assign all clients anew", d.slotFile(endpoint), err)
+	}
+	return s, nil
+}
+
+// SaveSlots keeps an endpoint's sticky slots.
+func (d Dir) SaveSlots(endpoint string, s *router.Slots) error {
+	text, err := s.MarshalText()
+	if err != nil {
+		return err
+	}
+	return write(d.slotFile(endpoint), append(text, '\n'))
 }
 
 // write replaces a file as a whole, so that a crash leaves the old or the new one.

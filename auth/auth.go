@@ -10,9 +10,17 @@ var (
 	ErrInvalid = errors.New("the credential is not valid")
 )
 
+// The other refusals.
+var (
+	ErrForbidden   = errors.New("the credential is valid, and not for this")
+	ErrBusy        = errors.New("too many credentials are being verified")
+	ErrUnavailable = errors.New("there is nothing yet to verify credentials with")
+)
+
 // Principal is who calls. Immutable.
 type Principal struct {
-	ID string // for logs and limits, never a secret; empty for anybody
+	ID     string // for logs and limits, never a secret; empty for anybody
+	MayPin bool   // choose a version
 }
 
 // Authenticator checks the credential of a request. Safe for concurrent use; the
@@ -25,7 +33,7 @@ type Authenticator interface {
 // Open lets everybody in.
 type Open struct{}
 
-var anybody = &Principal{}
+var anybody = &Principal{MayPin: true}
 
 // Authenticate implements Authenticator.
 func (Open) Authenticate([]byte) (*Principal, error) { return anybody, nil }

@@ -33,6 +33,7 @@ var order = map[string][]string{
 
 	"auth":        {},
 	"auth/apikey": {"auth"},
+	"auth/token":  {"auth"},
 	"router":      {},
 
 	"gateway/admit":   {},
@@ -41,7 +42,7 @@ var order = map[string][]string{
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/metrics"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
 	"gateway/httpapi":  {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
-	"gateway/snapshot": {"gateway", "gateway/metrics", "auth", "auth/apikey", "router", "deploy/spec"},
+	"gateway/snapshot": {"gateway", "gateway/metrics", "auth", "auth/apikey", "auth/token", "router", "deploy/spec"},
 
 	"deploy/spec": {},
 

@@ -3,11 +3,14 @@ package cmd
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +20,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // binaries is the folder of the commands, built once.
@@ -345,6 +351,72 @@ func TestStickyClientsGoToTheSameVersionOnEveryGateway(t *testing.T) {
 	}
 }
 
+// A token of an issuer that is known by its keys alone opens the endpoint, also
+// while the issuer is down.
+func TestTokensOfAnIssuer(t *testing.T) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := jwkset.NewJWKFromKey(public, jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: "one"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := json.Marshal(map[string]any{"keys": []any{j.Marshal()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set) }))
+	defer issuer.Close()
+
+	dir := t.TempDir()
+	file := filepath.Join(dir, "endpoint.yaml")
+	model, err := filepath.Abs(digits + "mlp.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := `apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: digits}
+spec:
+  auth: {mode: token, token: {issuer: "https://issuer", audience: digits, pinScope: pin, jwks: {url: "` + issuer.URL + `"}}}
+  versions: [{name: mlp, model: ` + model + `}]
+`
+	if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at, admin := free(t), free(t)
+	start(t, "sluice", "serve", "--file", file, "--http", at, "--metrics", admin, "--state", filepath.Join(dir, "state"))
+	eventually(t, "ready", ready(admin))
+	token := func(subject, scope string, life time.Duration) string {
+		unsigned := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
+			"iss": "https://issuer", "aud": "digits", "sub": subject, "scope": scope, "exp": time.Now().Add(life).Unix(),
+		})
+		unsigned.Header["kid"] = "one"
+		signed, err := unsigned.SignedString(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed
+	}
+	one := read(t, digits+"requests/one.json")
+	ask := func(want int, token, path string) {
+		t.Helper()
+		a := must(t, "POST", "http://"+at+path, one, "Authorization", "Bearer "+token)
+		if a.status != want || want == 401 && !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") {
+			t.Errorf("%s: %d %s %q; want %d", path, a.status, a.body, a.header.Get("WWW-Authenticate"), want)
+		}
+	}
+	const infer, pinned = "/v2/models/digits/infer", "/v2/models/digits/versions/mlp/infer"
+	ask(200, token("alice", "", time.Hour), infer)
+	ask(403, token("alice", "", time.Hour), pinned)
+	ask(200, token("alice", "pin", time.Hour), pinned)
+	ask(401, token("alice", "", -time.Hour), infer)
+	ask(401, key, infer)
+	issuer.Close()
+	ask(200, token("bob", "", time.Hour), infer)
+}
+
 // load asks all the time until stopped, and counts what came back.
 type load struct {
 	stop     atomic.Bool
@@ -455,7 +527,7 @@ func TestAnEndpointThatCannotBeServedIsRefused(t *testing.T) {
 	f([2]string{"mlp.onnx", "none.onnx"}, "none.onnx")
 	f([2]string{"trafficPercentile: 90", "trafficPercentile: 95"}, "endpoint.yaml:")
 	f([2]string{"mode: key", "mode: token"}, "keys: has no effect with mode token")
-	f([2]string{"mode: key\n    keys:\n      primary: {env: DIGITS_KEY}", "mode: token"}, "token is not supported")
+	f([2]string{"mode: key\n    keys:\n      primary: {env: DIGITS_KEY}", "mode: token"}, "spec.auth.token: is missing")
 	f([2]string{"model: mlp.onnx", "model: mlp.onnx\n      accelerator: cuda"}, `accelerator "cuda" is not built in`)
 }
 

@@ -102,8 +102,15 @@ func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
 
 // refusal is the status of an authenticator's error.
 func refusal(err error) scorer.Status {
-	if errors.Is(err, auth.ErrMissing) || errors.Is(err, auth.ErrInvalid) {
+	switch {
+	case errors.Is(err, auth.ErrMissing), errors.Is(err, auth.ErrInvalid):
 		return scorer.Unauthenticated
+	case errors.Is(err, auth.ErrForbidden):
+		return scorer.PermissionDenied
+	case errors.Is(err, auth.ErrBusy):
+		return scorer.Overloaded
+	case errors.Is(err, auth.ErrUnavailable):
+		return scorer.Unavailable
 	}
 	return scorer.Internal
 }
@@ -111,6 +118,9 @@ func refusal(err error) scorer.Status {
 // assign picks the version that serves c.
 func (e *Endpoint) assign(c *Call) (*Version, scorer.Status) {
 	if len(c.Pin) > 0 {
+		if !c.Principal.MayPin {
+			return nil, scorer.PermissionDenied
+		}
 		i := e.Split.Find(c.Pin)
 		if i < 0 {
 			return nil, scorer.NotFound
@@ -202,10 +212,21 @@ func (c *Call) message(s scorer.Status) string {
 		}
 		return "Request for unknown model: '" + printable(c.Name) + "' version " + printable(c.Pin) + " is not found"
 	case scorer.Unauthenticated:
-		return "no valid credential; send the endpoint's key as 'Authorization: Bearer KEY'"
+		return "no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'"
+	case scorer.PermissionDenied:
+		if c.Principal != nil {
+			return "the token does not allow to choose a version; leave the version out"
+		}
+		return "the token is valid, and not for this endpoint"
 	case scorer.Overloaded:
+		if c.Version == nil {
+			return "too many tokens are being verified; try again later"
+		}
 		return "too many requests for this version: no slot became free in time; try again later or add replicas"
 	case scorer.Unavailable:
+		if c.Version == nil {
+			return "the issuer's keys are not known yet; try again later"
+		}
 		return "no replica of this version is ready; try again later"
 	case scorer.DeadlineExceeded:
 		return "no answer in time; the request waited for a slot until its deadline"

@@ -146,7 +146,7 @@ func TestServe(t *testing.T) {
 			t.Errorf("ask(%q, %q) = %v %q; want %v %q", name, pin, s, b, status, body)
 		}
 	}
-	const refused = "no valid credential; send the endpoint's key as 'Authorization: Bearer KEY'"
+	const refused = "no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'"
 	f("digits", "a", h.key, scorer.OK, "from a")
 	f("digits", "b", h.key, scorer.OK, "from b")
 	f("digits", "", "", scorer.Unauthenticated, refused)

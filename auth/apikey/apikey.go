@@ -52,7 +52,7 @@ func New(p Pepper, primary, secondary string) *Keys {
 	k := &Keys{pepper: p}
 	for _, named := range []struct{ name, key string }{{"primary", primary}, {"secondary", secondary}} {
 		if sum, ok := k.digest([]byte(named.key)); ok {
-			k.digests = append(k.digests, digest{sum, auth.Principal{ID: named.name}})
+			k.digests = append(k.digests, digest{sum, auth.Principal{ID: named.name, MayPin: true}})
 		}
 	}
 	return k

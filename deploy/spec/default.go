@@ -5,6 +5,9 @@ import "cmp"
 // Default fills in what was left out. Doing it again changes nothing.
 func (e *Endpoint) Default() {
 	e.Spec.Auth.Mode = cmp.Or(e.Spec.Auth.Mode, AuthKey)
+	if t := e.Spec.Auth.Token; t != nil {
+		t.ClockSkewSeconds = cmp.Or(t.ClockSkewSeconds, 60)
+	}
 	e.Spec.Split.Fallback = cmp.Or(e.Spec.Split.Fallback, FallbackNone)
 	chosen := false
 	for i := range e.Spec.Versions {

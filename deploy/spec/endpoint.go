@@ -120,6 +120,42 @@ type Auth struct {
 
 	// The keys of mode key. One that is left out is the server's to generate or to do without.
 	Keys Keys `json:"keys,omitzero"`
+
+	// Whose tokens are good, with mode: token.
+	Token *Token `json:"token,omitempty"`
+}
+
+// Token is whose JSON Web Tokens are good, and what they must say. Algorithms with public keys only: RS, PS, ES and EdDSA.
+type Token struct {
+	// The claim iss must be exactly this.
+	Issuer string `json:"issuer" jsonschema:"minLength=1"`
+
+	// The claim aud must be, or contain, this.
+	Audience string `json:"audience" jsonschema:"minLength=1"`
+
+	// Where the issuer's public keys are. They are fetched in the background, and stay as they are while their source is out of reach.
+	JWKS JWKS `json:"jwks"`
+
+	// Claims that a token must have, and their text.
+	RequiredClaims map[string]string `json:"requiredClaims,omitempty"`
+
+	// How far the issuer's clock may be from ours. Default 60.
+	ClockSkewSeconds int `json:"clockSkewSeconds,omitempty" jsonschema:"minimum=1,maximum=600,default=60"`
+
+	// The scope that a caller must have, in the claim scope, scp or roles. Left out: none.
+	Scope string `json:"scope,omitempty"`
+
+	// The scope that a caller must have to choose a version. Left out: none.
+	PinScope string `json:"pinScope,omitempty"`
+}
+
+// JWKS is where a JSON Web Key Set (RFC 7517) is: exactly one of url and file.
+type JWKS struct {
+	// An https URL, or an http one of this machine. Redirects are not followed.
+	URL string `json:"url,omitempty"`
+
+	// The path of a file, relative to the document's.
+	File string `json:"file,omitempty"`
 }
 
 // Keys are an endpoint's two keys. Both are good at any time, so that clients can move to one while the other is replaced.

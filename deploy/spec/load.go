@@ -102,6 +102,9 @@ func (e *Endpoint) resolve(folder string) {
 			k.File = absolute(folder, k.File)
 		}
 	}
+	if t := e.Spec.Auth.Token; t != nil && t.JWKS.File != "" {
+		t.JWKS.File = absolute(folder, t.JWKS.File)
+	}
 }
 
 func absolute(folder, path string) string {

@@ -2,6 +2,8 @@ package spec
 
 import (
 	"fmt"
+	"net"
+	"net/url"
 	"reflect"
 	"regexp"
 	"strings"
@@ -168,6 +170,7 @@ func (c *check) labelKey(path, key string) {
 
 // auth checks who may call; path is where a says it.
 func (c *check) auth(path string, a *Auth) {
+	c.token(path+".token", a)
 	keys, at := a.Keys, join(path, "keys")
 	if (a.Mode == AuthToken || a.Mode == AuthNone) && keys != (Keys{}) {
 		c.fail(at, "has no effect with mode %s; remove the keys, or set mode: key", a.Mode)
@@ -196,6 +199,43 @@ func (c *check) split(path string, e *Endpoint) {
 	if s.Sticky == StickyPrincipal && e.Spec.Auth.Mode == AuthNone {
 		c.fail(path+".sticky", "is principal, and with auth.mode none nobody says who they are; use sticky: header")
 	}
+}
+
+// token checks whose tokens are good; path is where a says it.
+func (c *check) token(path string, a *Auth) {
+	t := a.Token
+	switch {
+	case t == nil && a.Mode == AuthToken:
+		c.fail(path, "is missing; with mode: token, name the issuer, the audience and the jwks of the tokens that are good")
+		return
+	case t == nil:
+		return
+	case a.Mode != AuthToken:
+		c.fail(path, "has no effect with mode %s; remove it, or set mode: token", a.Mode)
+		return
+	}
+	if t.Issuer == "" {
+		c.fail(path+".issuer", "is missing; give the value of the claim iss, such as https://login.example.com/")
+	}
+	if t.Audience == "" {
+		c.fail(path+".audience", "is missing; give the value of the claim aud; without it, tokens made for others would be good")
+	}
+	switch at := path + ".jwks"; {
+	case (t.JWKS.URL == "") == (t.JWKS.File == ""):
+		c.fail(at, "must have exactly one of url and file")
+	case t.JWKS.URL != "" && !isKeyURL(t.JWKS.URL):
+		c.fail(at+".url", "is %s; must be an https URL: whoever changes the keys on their way lets anybody in", quote(t.JWKS.URL))
+	}
+}
+
+// isKeyURL reports whether keys from there can be believed: https, or this machine.
+func isKeyURL(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 var environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

@@ -5,10 +5,13 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"reflect"
 	"time"
 
 	"sluice.dev/auth"
 	"sluice.dev/auth/apikey"
+	"sluice.dev/auth/token"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/metrics"
@@ -26,8 +29,9 @@ type Config struct {
 	Path    *gateway.Path
 	Metrics *metrics.Metrics // nil counts nothing
 	Keys    KeyFinder
-	Secret  []byte    // keys the hash of sticky clients; the same on every gateway of a house
-	Slots   SlotStore // nil keeps slots as long as the compiler lives
+	Secret  []byte       // keys the hash of sticky clients; the same on every gateway of a house
+	Slots   SlotStore    // nil keeps slots as long as the compiler lives
+	Log     *slog.Logger // nil is silent
 }
 
 // KeyFinder resolves an endpoint's keys; an empty key is none.
@@ -41,19 +45,29 @@ type Compiler struct {
 	pepper     apikey.Pepper
 	generation uint64
 	sequences  map[string]*router.Sequence
-	slots      map[string]*router.Slots // of what is served
-	next       map[string]*router.Slots // of what was compiled last
+	keysets    map[token.Source]*token.Keyset
+	kept            // of what is served
+	next       kept // of what was compiled last
 	series     map[labels]*metrics.Series
+}
+
+// kept is what an endpoint takes from one snapshot to the next.
+type kept struct {
+	slots     map[string]*router.Slots
+	verifiers map[string]verifier
 }
 
 // labels name the series of one version.
 type labels struct{ endpoint, version, variant string }
 
-// NewCompiler makes a compiler.
+// NewCompiler makes a compiler. Close ends it.
 func NewCompiler(c Config) *Compiler {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	return &Compiler{
 		config: c, pepper: apikey.NewPepper(),
-		sequences: map[string]*router.Sequence{}, slots: map[string]*router.Slots{}, series: map[labels]*metrics.Series{},
+		sequences: map[string]*router.Sequence{}, keysets: map[token.Source]*token.Keyset{}, series: map[labels]*metrics.Series{},
 	}
 }
 
@@ -63,7 +77,7 @@ func NewCompiler(c Config) *Compiler {
 func (c *Compiler) Compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error) {
 	var list []*gateway.Endpoint
 	var errs []error
-	c.next = map[string]*router.Slots{}
+	c.next = kept{slots: map[string]*router.Slots{}, verifiers: map[string]verifier{}}
 	for _, e := range endpoints {
 		compiled, err := c.endpoint(e)
 		if err != nil {
@@ -124,7 +138,7 @@ func (c *Compiler) sticky(e *spec.Endpoint, versions []router.Version) (*gateway
 	if err != nil {
 		return nil, err
 	}
-	c.next[name] = slots
+	c.next.slots[name] = slots
 	return &gateway.Sticky{Header: e.Spec.Split.Header, Slots: router.NewSlotHash(c.config.Secret, name, slots)}, nil
 }
 
@@ -133,13 +147,59 @@ func (c *Compiler) authenticator(e *spec.Endpoint) (auth.Authenticator, error) {
 	case spec.AuthNone:
 		return auth.Open{}, nil
 	case spec.AuthToken:
-		return nil, errors.New("auth.mode token is not supported by this release; use key or none")
+		return c.verifier(e.Metadata.Name, e.Spec.Auth.Token), nil
 	}
 	primary, secondary, err := c.config.Keys(e)
 	if err != nil {
 		return nil, err
 	}
 	return apikey.New(c.pepper, primary, secondary), nil
+}
+
+// verifier is the one that an endpoint has already, with the tokens that it knows,
+// unless its configuration has changed.
+func (c *Compiler) verifier(endpoint string, t *spec.Token) *token.Verifier {
+	if known, ok := c.verifiers[endpoint]; ok && reflect.DeepEqual(known.spec, *t) {
+		c.next.verifiers[endpoint] = known
+		return known.verifier
+	}
+	source := token.Source{File: t.JWKS.File, URL: t.JWKS.URL}
+	if c.keysets[source] == nil {
+		c.keysets[source] = token.OpenKeys(source, c.config.Log)
+	}
+	v := token.New(token.Config{
+		Issuer: t.Issuer, Audience: t.Audience, Require: t.RequiredClaims, Skew: time.Duration(t.ClockSkewSeconds) * time.Second,
+		Scope: t.Scope, PinScope: t.PinScope, Keys: c.keysets[source],
+	})
+	c.next.verifiers[endpoint] = verifier{*t, source, v}
+	return v
+}
+
+// verifier is what an endpoint's tokens are verified by, and what it was made of.
+type verifier struct {
+	spec     spec.Token
+	source   token.Source
+	verifier *token.Verifier
+}
+
+// closeKeysets ends those that no verifier uses.
+func (c *Compiler) closeKeysets() {
+	used := map[token.Source]bool{}
+	for _, v := range c.verifiers {
+		used[v.source] = true
+	}
+	for source, k := range c.keysets {
+		if !used[source] {
+			k.Close()
+			delete(c.keysets, source)
+		}
+	}
+}
+
+// Close ends what refreshes keys. The path must not be used any more.
+func (c *Compiler) Close() {
+	c.verifiers = nil
+	c.closeKeysets()
 }
 
 // place is a version's place in the split.
@@ -186,7 +246,8 @@ func (c *Compiler) Apply(s *gateway.Snapshot) error {
 	}
 	c.config.Path.Swap(s)
 	before := c.slots
-	c.generation, c.slots = s.Generation, c.next
+	c.generation, c.kept = s.Generation, c.next
+	c.closeKeysets()
 	for l := range c.series {
 		if !kept[l] {
 			delete(c.series, l)

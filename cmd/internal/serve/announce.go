@@ -56,8 +56,11 @@ func (f *front) curl(e *spec.Endpoint, http net.Addr) string {
 // credential is the part of a command line that sends the endpoint's key, without
 // showing it.
 func (f *front) credential(e *spec.Endpoint) string {
-	if e.Spec.Auth.Mode != spec.AuthKey {
+	switch e.Spec.Auth.Mode {
+	case spec.AuthNone:
 		return ""
+	case spec.AuthToken:
+		return ` -H "Authorization: Bearer $TOKEN"`
 	}
 	key := "$(cat " + f.state.KeyFile(e.Metadata.Name) + ")"
 	if k := e.Spec.Auth.Keys.Primary; k != nil {

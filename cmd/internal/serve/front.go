@@ -89,7 +89,7 @@ func newFront(o Options) (*front, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys, Secret: secret, Slots: f.state})
+	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys, Secret: secret, Slots: f.state, Log: o.Log})
 	f.http = httpapi.New(f.path, httpapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log})
 	return f, nil
 }
@@ -244,5 +244,6 @@ func (f *front) drain() error {
 		return fmt.Errorf("drain: %w; %d requests were cut off", err, f.path.InFlight())
 	}
 	f.path.Close()
+	f.compiler.Close()
 	return nil
 }

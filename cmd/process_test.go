@@ -5,9 +5,14 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -415,6 +420,112 @@ spec:
 	ask(401, key, infer)
 	issuer.Close()
 	ask(200, token("bob", "", time.Hour), infer)
+}
+
+// authority signs certificates.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  ed25519.PrivateKey
+	pool *x509.CertPool
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{t: t, pool: x509.NewCertPool()}
+	var pair tls.Certificate
+	pair, _, _ = a.sign(1)
+	cert, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.cert, a.key = cert, pair.PrivateKey.(ed25519.PrivateKey)
+	a.pool.AddCert(cert)
+	return a
+}
+
+// sign makes a certificate for 127.0.0.1, of an authority if a has none yet.
+func (a *authority) sign(serial int64) (pair tls.Certificate, certPEM, keyPEM []byte) {
+	a.t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "sluice"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: a.cert == nil, BasicConstraintsValid: true,
+	}
+	parent, key := template, private
+	if a.cert != nil {
+		parent, key = a.cert, a.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private},
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+}
+
+// The certificate is the one that the files hold, without a restart; clients
+// without a certificate of the right authority are not served.
+func TestCertificatesAreAsTheirFilesAre(t *testing.T) {
+	ca, dir := newAuthority(t), t.TempDir()
+	write := func(name string, data []byte) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	_, cert, private := ca.sign(2)
+	certFile, keyFile := write("cert.pem", cert), write("key.pem", private)
+	caFile := write("ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}))
+	at, admin := free(t), free(t)
+	start(t, "sluice", "serve", "--file", digits+"endpoint.yaml", "--http", at, "--metrics", admin, "--state", filepath.Join(dir, "state"),
+		"--tls-cert", certFile, "--tls-key", keyFile, "--tls-client-ca", caFile)
+	eventually(t, "ready", ready(admin))
+	serial := func(client ...tls.Certificate) (int64, error) {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool, Certificates: client}, DisableKeepAlives: true}
+		req, err := http.NewRequest("POST", "https://"+at+"/v2/models/digits/infer", bytes.NewReader(read(t, digits+"requests/one.json")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(bearer[0], bearer[1])
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			return 0, err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != 200 {
+			return 0, fmt.Errorf("status %d", resp.StatusCode)
+		}
+		return resp.TLS.PeerCertificates[0].SerialNumber.Int64(), nil
+	}
+	mine, _, _ := ca.sign(3)
+	if n, err := serial(mine); n != 2 || err != nil {
+		t.Errorf("certificate %d, %v; want 2", n, err)
+	}
+	if _, err := serial(); err == nil {
+		t.Error("a client without a certificate was served")
+	}
+	stranger, _, _ := newAuthority(t).sign(4)
+	if _, err := serial(stranger); err == nil {
+		t.Error("a client of another authority was served")
+	}
+	write("key.pem", []byte("broken")) // nothing changes
+	_, cert, private = ca.sign(5)
+	write("cert.pem", cert)
+	if n, err := serial(mine); n != 2 || err != nil {
+		t.Errorf("with a broken key file: certificate %d, %v; want 2", n, err)
+	}
+	write("key.pem", private)
+	eventually(t, "the new certificate", func() bool { n, _ := serial(mine); return n == 5 })
 }
 
 // load asks all the time until stopped, and counts what came back.

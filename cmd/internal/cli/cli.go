@@ -83,6 +83,9 @@ func Process(c *cobra.Command, o *serve.Options, format, level *string) {
 func Front(c *cobra.Command, o *serve.Options) {
 	f := c.Flags()
 	f.StringVar(&o.HTTP, "http", "127.0.0.1:8000", "address of scoring over HTTP")
+	f.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM file of the certificate and its chain; with it scoring is served over HTTPS, and a changed file is served at once")
+	f.StringVar(&o.TLS.Key, "tls-key", "", "PEM file of the certificate's key")
+	f.StringVar(&o.TLS.ClientCA, "tls-client-ca", "", "PEM file of the authority whose certificates clients must have; empty asks for none")
 	f.StringVar(&o.State, "state", ".state", "state directory: generated keys, and where sticky clients go")
 	f.StringVar(&o.Secret, "secret-file", "", "file of a secret of 32 bytes or more that all gateways of a house share, so that sticky clients get the same version on each; default one that is generated and kept in the state directory")
 	f.DurationVar(&o.DrainDelay, "drain-delay", time.Second, "on SIGTERM, from reporting not ready to no longer accepting connections")

@@ -50,7 +50,11 @@ func text(a net.Addr) string {
 // curl is a command line that scores with the endpoint as it is served.
 func (f *front) curl(e *spec.Endpoint, http net.Addr) string {
 	name := e.Metadata.Name
-	return fmt.Sprintf("curl http://%s/v2/models/%s/infer%s -d %s", http, name, f.credential(e), f.body(e))
+	scheme := "http"
+	if f.certs != nil {
+		scheme = "https"
+	}
+	return fmt.Sprintf("curl %s://%s/v2/models/%s/infer%s -d %s", scheme, http, name, f.credential(e), f.body(e))
 }
 
 // credential is the part of a command line that sends the endpoint's key, without

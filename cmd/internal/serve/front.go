@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"sluice.dev/cmd/internal/certs"
 	"sluice.dev/cmd/internal/state"
 	"sluice.dev/cmd/internal/watch"
 	"sluice.dev/deploy/spec"
@@ -32,6 +33,7 @@ import (
 type Options struct {
 	File         string        // specification: a file or a folder
 	HTTP         string        // scoring over HTTP
+	TLS          certs.Files   // of HTTP
 	Metrics      string        // metrics and health; empty for none
 	State        string        // state directory
 	Secret       string        // file of the secret that gateways share; empty keeps one in State
@@ -55,6 +57,7 @@ type front struct {
 	path     *gateway.Path
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
+	certs    *certs.Certs              // nil serves plain HTTP
 	specs    map[string]*spec.Endpoint // what is served now
 }
 
@@ -90,8 +93,27 @@ func newFront(o Options) (*front, error) {
 		return nil, err
 	}
 	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys, Secret: secret, Slots: f.state, Log: o.Log})
-	f.http = httpapi.New(f.path, httpapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log})
+	if f.certs, err = certs.Load(o.TLS); err != nil {
+		return nil, err
+	}
+	c := httpapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log}
+	if f.certs != nil {
+		c.TLS = f.certs.Config()
+	}
+	f.http = httpapi.New(f.path, c)
 	return f, nil
+}
+
+// listen serves clients, and keeps what that needs up to date until ctx ends.
+func (f *front) listen(ctx context.Context, failed chan<- error) (http, metrics net.Addr, err error) {
+	if f.certs != nil {
+		go f.certs.Watch(ctx, f.o.Log)
+	}
+	if http, err = listen(f.o.HTTP, f.http, failed); err != nil {
+		return nil, nil, err
+	}
+	metrics, err = listen(f.o.Metrics, admin(f.registry, f.http.Ready), failed)
+	return http, metrics, err
 }
 
 // keys resolves an endpoint's keys. One whose environment variable is not set,
@@ -160,12 +182,12 @@ func run(ctx context.Context, o Options, apply configure, started func(), failed
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	changed := make(chan struct{})
-	go watch.Files(ctx, o.File, func() {
+	go watch.Files(ctx, func() {
 		select {
 		case changed <- struct{}{}:
 		case <-ctx.Done():
 		}
-	})
+	}, o.File)
 	for {
 		select {
 		case <-ctx.Done():

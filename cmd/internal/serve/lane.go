@@ -138,16 +138,12 @@ func Gateway(ctx context.Context, o Options) error {
 		for _, address := range o.Scorers {
 			clients = append(clients, d.dial(address, o))
 		}
-		at, err := listen(o.HTTP, f.http, failed)
-		var metrics net.Addr
-		if err == nil {
-			metrics, err = listen(o.Metrics, admin(f.registry, f.http.Ready), failed)
-		}
+		http, metrics, err := f.listen(ctx, failed)
 		if err != nil {
 			failed <- err
 			return
 		}
-		f.announce(at, metrics)
+		f.announce(http, metrics)
 	}
 	err = run(ctx, o, apply, started, failed)
 	if err == nil {

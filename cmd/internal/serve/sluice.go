@@ -2,7 +2,6 @@ package serve
 
 import (
 	"context"
-	"net"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -31,12 +30,8 @@ func Sluice(ctx context.Context, o Options) error {
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
 		return f.applyLocal(ctx, set, endpoints)
 	}
-	var http, metrics net.Addr
 	started := func() {
-		http, err = listen(o.HTTP, f.http, failed)
-		if err == nil {
-			metrics, err = listen(o.Metrics, admin(f.registry, f.http.Ready), failed)
-		}
+		http, metrics, err := f.listen(ctx, failed)
 		if err != nil {
 			failed <- err
 			return

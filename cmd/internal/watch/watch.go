@@ -4,6 +4,7 @@ package watch
 import (
 	"context"
 	"crypto/sha256"
+	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,20 +15,20 @@ import (
 // of changing a file, a swapped symbolic link of a Kubernetes volume included.
 const interval = time.Second
 
-// Files calls changed each time the content of the file at path, or of the YAML
-// and JSON files in the folder, is another than before, until ctx ends. One call
-// at a time.
-func Files(ctx context.Context, path string, changed func()) {
+// Files calls changed each time the content of the files at paths, or of the YAML
+// and JSON files in folders there, is another than before, until ctx ends. One
+// call at a time.
+func Files(ctx context.Context, changed func(), paths ...string) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	last := sum(path)
+	last := sum(paths)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if now := sum(path); now != last {
+		if now := sum(paths); now != last {
 			last = now
 			changed()
 		}
@@ -37,9 +38,18 @@ func Files(ctx context.Context, path string, changed func()) {
 // maxFile bounds what is read of one file in bytes.
 const maxFile = 16 << 20
 
-// sum stands for the content of the specification files at path.
-func sum(path string) (s [sha256.Size]byte) {
+// sum stands for the content of the files at paths.
+func sum(paths []string) (s [sha256.Size]byte) {
 	h := sha256.New()
+	for _, path := range paths {
+		add(h, path)
+	}
+	h.Sum(s[:0])
+	return s
+}
+
+// add hashes the files at path.
+func add(h hash.Hash, path string) {
 	_ = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return nil // what cannot be read now may be there next time
@@ -57,6 +67,4 @@ func sum(path string) (s [sha256.Size]byte) {
 		}
 		return nil
 	})
-	h.Sum(s[:0])
-	return s
 }

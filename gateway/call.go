@@ -46,6 +46,15 @@ type Call struct {
 type wait struct {
 	scorer.Waiter
 	expires atomic.Int64 // scorer.Instant; 0 while nothing waits
+	left    atomic.Bool  // nobody waits for the answer
+}
+
+// Leave tells that the client has gone: what the call waits for is given up at
+// once, or, where it does not wait just then, within milliseconds of its next
+// wait. For anybody, between Path.Call and Path.Done.
+func (c *Call) Leave() {
+	c.wait.left.Store(true)
+	c.wait.Abandon()
 }
 
 // Headers are a request's headers, or a call's metadata. Peek is the value of one,
@@ -69,6 +78,7 @@ const maxKept = 1 << 20
 func (c *Call) reset() {
 	c.Name, c.Pin, c.Credential, c.Timeout, c.Headers = nil, nil, nil, 0, nil
 	c.Endpoint, c.Version, c.Principal, c.replica = nil, nil, nil, nil
+	c.wait.left.Store(false)
 	c.request = scorer.Request{Wait: &c.wait.Waiter}
 	if cap(c.Response.Body) > maxKept {
 		c.Response.Body = nil
@@ -189,7 +199,7 @@ func (cs *calls) sweep(now scorer.Instant) bool {
 	}
 	for _, c := range all {
 		ticket := c.wait.Current()
-		if e := scorer.Instant(c.wait.expires.Load()); e != 0 && e <= now {
+		if e := scorer.Instant(c.wait.expires.Load()); e != 0 && (e <= now || c.wait.left.Load()) {
 			c.wait.AbandonIf(ticket)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sluice.dev/gateway"
 )
 
 // watch ends connections on which nothing happens in time. A deadline set before
@@ -93,14 +95,47 @@ var past = time.Unix(1, 0)
 // conn is a connection that is watched.
 type conn struct {
 	net.Conn
-	watch *watch
-	state atomic.Int64 // tick of its beginning * phases + phase
+	watch   *watch
+	leavers *leavers
+	id      uint64       // of leavers
+	state   atomic.Int64 // tick of its beginning * phases + phase
+
+	mu   sync.Mutex
+	call *gateway.Call // that the client waits for; nil if it does not
+	gone bool          // the client has closed the connection
+}
+
+// begin tells that the client waits for call until end.
+func (c *conn) begin(call *gateway.Call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.call = call
+	if c.gone {
+		call.Leave()
+	}
+}
+
+func (c *conn) end() {
+	c.mu.Lock()
+	c.call = nil
+	c.mu.Unlock()
+}
+
+// left gives up what a client waited for that has gone.
+func (c *conn) left() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	if c.call != nil {
+		c.call.Leave()
+	}
 }
 
 // listener watches what it accepts.
 type listener struct {
 	net.Listener
-	watch *watch
+	watch   *watch
+	leavers *leavers
 }
 
 // Accept implements net.Listener.
@@ -109,11 +144,12 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: n, watch: l.watch}
+	c := &conn{Conn: n, watch: l.watch, leavers: l.leavers}
 	c.enter(idling)
 	l.watch.mu.Lock()
 	l.watch.conns[c] = struct{}{}
 	l.watch.mu.Unlock()
+	l.leavers.add(c, n)
 	return c, nil
 }
 
@@ -150,6 +186,7 @@ func (c *conn) Close() error {
 	c.watch.mu.Lock()
 	delete(c.watch.conns, c)
 	c.watch.mu.Unlock()
+	c.leavers.remove(c)
 	return c.Conn.Close()
 }
 

@@ -94,7 +94,12 @@ func (silent) Printf(string, ...any) {}
 
 // Serve serves l until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	l = listener{l, s.watch}
+	leavers, err := newLeavers()
+	if err != nil {
+		return err
+	}
+	defer leavers.close()
+	l = listener{l, s.watch, leavers}
 	if s.config.TLS != nil {
 		l = tls.NewListener(l, s.config.TLS)
 	}
@@ -142,7 +147,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.recovered(ctx)
-	watched(ctx.Conn()).serve()
+	client := watched(ctx.Conn())
+	client.serve()
 	r := &ctx.Request.Header
 	if !clean(r) {
 		s.refuse(ctx, fasthttp.StatusBadRequest, "the request's head is not clean HTTP/1.1")
@@ -163,7 +169,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	if t.op.post() {
-		s.score(ctx, t)
+		s.score(ctx, client, t)
 		return
 	}
 	s.inform(ctx, t)
@@ -179,7 +185,7 @@ func (s *Server) recovered(ctx *fasthttp.RequestCtx) {
 }
 
 // score sends a request down the path.
-func (s *Server) score(ctx *fasthttp.RequestCtx, t target) {
+func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 	var h headers
 	h.read(&ctx.Request.Header)
 	if len(h.requestID) > maxID || len(h.clientID) > maxID {
@@ -190,7 +196,9 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, t target) {
 	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
 		c.Response.Fail(status, message)
 	} else {
+		client.begin(c)
 		s.path.Serve(c)
+		client.end()
 	}
 	s.answer(ctx, c, &h, t)
 	s.path.Done(c)

@@ -44,7 +44,7 @@ func serve(t *testing.T, c Config) (string, *Server) {
 	pool.SetReplicas([]gateway.Offered{{Scorer: mirror{}, Offer: scorer.Offer{Window: 64}}})
 	path.Swap(gateway.NewSnapshot(1, []*gateway.Endpoint{{
 		Name: "e", Auth: auth.Open{}, Split: split,
-		Versions: []*gateway.Version{{Version: version, Pool: pool, Limits: gateway.Limits{QueueWait: time.Second, ScoringTimeout: time.Second}}},
+		Versions: []*gateway.Version{{Version: version, Pool: pool, Limits: gateway.Limits{QueueWait: time.Minute, ScoringTimeout: time.Minute}}},
 	}}))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -248,6 +248,50 @@ func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
 	}
 	if n, err := io.Copy(io.Discard, c); n >= int64(len(body)) {
 		t.Errorf("read %d bytes, %v; want less than the answer", n, err)
+	}
+}
+
+// sitter keeps every request until it is abandoned.
+type sitter struct{ sits, left chan struct{} }
+
+func (s sitter) Score(req *scorer.Request, resp *scorer.Response) {
+	req.Wait.Arm()
+	s.sits <- struct{}{}
+	if !req.Wait.Wait() {
+		s.left <- struct{}{}
+	}
+	resp.Fail(scorer.Canceled, "left")
+}
+
+func TestAClientThatLeavesFreesItsPlace(t *testing.T) {
+	address, server := serve(t, Config{})
+	s := sitter{make(chan struct{}, 1), make(chan struct{}, 1)}
+	pool := server.path.Snapshot().Endpoints()["e"].Versions[0].Pool
+	pool.SetReplicas([]gateway.Offered{{Scorer: s, Offer: scorer.Offer{Window: 1}}})
+	ask := func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, score+"Content-Length: 3\r\n\r\nabc"); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for range 3 {
+		first := ask()
+		<-s.sits
+		waits := ask()                                               // for the only slot
+		for queued := 0; queued == 0; time.Sleep(time.Millisecond) { // polls the server
+			_, _, queued = pool.Load()
+		}
+		waits.Close()
+		for queued := 1; queued > 0; time.Sleep(time.Millisecond) {
+			_, _, queued = pool.Load()
+		}
+		first.Close()
+		<-s.left
 	}
 }
 

@@ -100,6 +100,19 @@ func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
 	return p.score(c, v)
 }
 
+// MayCall is whether a credential is good for an endpoint: OK, or what Serve would
+// answer. For front ends that want to know before they read a body.
+func (p *Path) MayCall(name, credential []byte) scorer.Status {
+	e := p.snapshot.Load().Endpoint(name)
+	if e == nil {
+		return scorer.NotFound
+	}
+	if _, err := e.Auth.Authenticate(credential); err != nil {
+		return refusal(err)
+	}
+	return scorer.OK
+}
+
 // refusal is the status of an authenticator's error.
 func refusal(err error) scorer.Status {
 	switch {

@@ -127,12 +127,7 @@ func timing(out *fasthttp.Response, r *scorer.Response) {
 // Azure ML's routes {"message": text, "code": status}.
 func (s *Server) fail(ctx *fasthttp.RequestCtx, r *scorer.Response, o op) {
 	out := &ctx.Response
-	switch r.Status {
-	case scorer.Overloaded, scorer.Unavailable, scorer.Exhausted:
-		out.Header.SetCanonical(keyRetryAfter, []byte("1"))
-	case scorer.Unauthenticated:
-		out.Header.SetCanonical(keyChallenge, challenge)
-	}
+	hint(out, r.Status)
 	body := out.SwapBody(nil)[:0]
 	if o == opScore {
 		body = append(append(append(body, `{"code":"`...), r.Status.String()...), `","message":`...)
@@ -143,6 +138,16 @@ func (s *Server) fail(ctx *fasthttp.RequestCtx, r *scorer.Response, o op) {
 	out.SetStatusCode(code(r.Status))
 	out.Header.SetContentTypeBytes(typeJSON)
 	out.SwapBody(body)
+}
+
+// hint adds the header that tells a client what to do about a status.
+func hint(out *fasthttp.Response, s scorer.Status) {
+	switch s {
+	case scorer.Overloaded, scorer.Unavailable, scorer.Exhausted:
+		out.Header.SetCanonical(keyRetryAfter, []byte("1"))
+	case scorer.Unauthenticated:
+		out.Header.SetCanonical(keyChallenge, challenge)
+	}
 }
 
 // refuse answers a request that is not for the path. What is not clean ends its

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -160,6 +161,9 @@ func (c *conn) enter(p phase) {
 // Read implements net.Conn.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if err == io.EOF && phase(c.state.Load()%int64(phases)) == reading {
+		err = io.ErrUnexpectedEOF // so that the end of every request is told
+	}
 	if n > 0 && phase(c.state.Load()%int64(phases)) == idling {
 		c.enter(reading)
 	}

@@ -21,6 +21,7 @@ import (
 // Config of a Server. The zero value is the default.
 type Config struct {
 	MaxBody        int           // bytes of a request's body; 0 means 100 MiB
+	MaxLarge       int64         // bytes of bodies over 64 KiB at a time; 0 means 1 GiB
 	MaxHeader      int           // bytes of a request's head; 0 means 16 KiB
 	MaxConnections int           // at a time; 0 means 65,536
 	ReadTimeout    time.Duration // for a whole request once it began; 0 means a minute
@@ -34,6 +35,9 @@ type Config struct {
 func (c *Config) setDefaults() {
 	if c.MaxBody == 0 {
 		c.MaxBody = 100 << 20
+	}
+	if c.MaxLarge == 0 {
+		c.MaxLarge = 1 << 30
 	}
 	if c.MaxHeader == 0 {
 		c.MaxHeader = 16 << 10
@@ -61,6 +65,7 @@ type Server struct {
 	path     *gateway.Path
 	http     *fasthttp.Server
 	watch    *watch
+	large    large
 	draining atomic.Bool
 }
 
@@ -68,9 +73,11 @@ type Server struct {
 func New(p *gateway.Path, c Config) *Server {
 	c.setDefaults()
 	s := &Server{config: c, path: p, watch: newWatch(c.ReadTimeout, c.IdleTimeout, c.WriteTimeout)}
+	s.large = large{most: c.MaxLarge, each: map[*fasthttp.RequestHeader]int64{}}
 	s.http = &fasthttp.Server{
 		Handler:               s.handle,
 		ErrorHandler:          s.broken,
+		HeaderReceived:        s.received,
 		Name:                  "sluice",
 		Concurrency:           c.MaxConnections,
 		MaxRequestBodySize:    c.MaxBody,
@@ -147,6 +154,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.recovered(ctx)
+	if r := &ctx.Request.Header; r.ContentLength() > largeBody {
+		defer s.large.leave(r)
+	}
 	client := watched(ctx.Conn())
 	client.serve()
 	r := &ctx.Request.Header
@@ -244,13 +254,20 @@ func encode(c *gateway.Call, o op, headLength int, body []byte) (scorer.Status, 
 
 // broken answers what the HTTP library could not read, and the connection closes.
 func (s *Server) broken(ctx *fasthttp.RequestCtx, err error) {
+	s.large.leave(&ctx.Request.Header)
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error
 	switch {
 	case errors.As(err, &small):
 		s.refuse(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's head exceeds %d bytes", s.config.MaxHeader))
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		s.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body exceeds %d bytes", s.config.MaxBody))
+		status, message := s.refused(&ctx.Request.Header)
+		if status == scorer.TooLarge {
+			message = fmt.Sprintf("the request's body exceeds %d bytes", s.config.MaxBody)
+		}
+		hint(&ctx.Response, status)
+		s.refuse(ctx, code(status), message)
+		ctx.SetConnectionClose() // the body is not read
 	case errors.As(err, &timeout) && timeout.Timeout():
 		s.refuse(ctx, fasthttp.StatusRequestTimeout, "the request did not arrive in time")
 	default:

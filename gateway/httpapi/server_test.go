@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sluice.dev/auth"
+	"sluice.dev/auth/apikey"
 	"sluice.dev/gateway"
 	"sluice.dev/router"
 	"sluice.dev/scorer"
@@ -249,6 +250,52 @@ func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
 	if n, err := io.Copy(io.Discard, c); n >= int64(len(body)) {
 		t.Errorf("read %d bytes, %v; want less than the answer", n, err)
 	}
+}
+
+// A declared length is worth nothing without a credential, and room for it.
+func TestLargeBodiesAreLetInFirst(t *testing.T) {
+	address, server := serve(t, Config{MaxBody: 1 << 20, MaxLarge: 300 << 10})
+	key := apikey.Generate()
+	s := server.path.Snapshot().Endpoints()["e"]
+	server.path.Swap(gateway.NewSnapshot(2, []*gateway.Endpoint{{Name: "e", Auth: apikey.New(apikey.NewPepper(), key, ""), Split: s.Split, Versions: s.Versions}}))
+	body := strings.Repeat("a", 200<<10)
+	head := func(name, key string) string {
+		return fmt.Sprintf("POST /api/v1/service/%s/score HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", name, key, len(body))
+	}
+	f := func(want int, sent string) {
+		t.Helper()
+		statuses, bodies, closed := talk(t, address, sent, 1, silence)
+		if len(statuses) != 1 || statuses[0] != want || closed != (want != 200) {
+			t.Errorf("answered %v %.100q, closed: %v; want %d", statuses, bodies, closed, want)
+		}
+	}
+	f(401, head("e", "wrong"))
+	f(404, head("f", key))
+	f(413, score+"Content-Length: 1048577\r\n\r\n")
+	f(200, head("e", key)+body)
+
+	slow, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(slow, head("e", key)+"a"); err != nil {
+		t.Fatal(err)
+	}
+	reserved := func() int64 {
+		server.large.mu.Lock()
+		defer server.large.mu.Unlock()
+		return server.large.sum
+	}
+	for reserved() == 0 {
+		time.Sleep(time.Millisecond) // polls the server
+	}
+	f(503, head("e", key))
+	f(200, strings.Replace(head("e", key), fmt.Sprint(len(body)), "3", 1)+"abc") // small ones go on
+	slow.Close()
+	for reserved() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	f(200, head("e", key)+body)
 }
 
 // sitter keeps every request until it is abandoned.

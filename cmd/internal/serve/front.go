@@ -42,6 +42,7 @@ type Options struct {
 	Listen       string        // the lane, of a scorer
 	Scorers      []string      // the lanes, of a gateway
 	MaxBody      int           // bytes of a request's body
+	MaxLarge     int64         // bytes of bodies over 64 KiB at a time
 	DrainDelay   time.Duration // from not ready to no longer listening
 	DrainTimeout time.Duration // for what runs then
 	Version      string        // of the build
@@ -96,7 +97,7 @@ func newFront(o Options) (*front, error) {
 	if f.certs, err = certs.Load(o.TLS); err != nil {
 		return nil, err
 	}
-	c := httpapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log}
+	c := httpapi.Config{MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
 		c.TLS = f.certs.Config()
 	}

@@ -39,10 +39,11 @@ var order = map[string][]string{
 	"gateway/admit":   {},
 	"gateway/balance": {},
 	"gateway/metrics": {"scorer"},
-	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/metrics"},
+	"gateway/limit":   {"scorer"},
+	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
 	"gateway/httpapi":  {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
-	"gateway/snapshot": {"gateway", "gateway/metrics", "auth", "auth/apikey", "auth/token", "router", "deploy/spec"},
+	"gateway/snapshot": {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/token", "router", "deploy/spec"},
 
 	"deploy/spec": {},
 

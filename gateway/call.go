@@ -7,6 +7,7 @@ import (
 
 	"sluice.dev/auth"
 	"sluice.dev/gateway/admit"
+	"sluice.dev/gateway/limit"
 	"sluice.dev/router"
 	"sluice.dev/scorer"
 )
@@ -28,7 +29,10 @@ type Call struct {
 	Version   *Version
 	Reason    router.Reason
 	Principal *auth.Principal
+	RetryIn   time.Duration // how long a caller should wait; 0 says nothing
 
+	exceeded limit.Kind
+	meter    *limit.Meter // of a caller that is limited
 	request  scorer.Request
 	start    scorer.Instant
 	waited   time.Duration // for a slot; 0 where one was free
@@ -77,7 +81,7 @@ const maxKept = 1 << 20
 // reset empties a call for its next request.
 func (c *Call) reset() {
 	c.Name, c.Pin, c.Credential, c.Timeout, c.Headers = nil, nil, nil, 0, nil
-	c.Endpoint, c.Version, c.Principal, c.replica = nil, nil, nil, nil
+	c.Endpoint, c.Version, c.Principal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, 0
 	c.wait.left.Store(false)
 	c.request = scorer.Request{Wait: &c.wait.Waiter}
 	if cap(c.Response.Body) > maxKept {

@@ -65,6 +65,9 @@ func (p *Path) Serve(c *Call) {
 		c.Response.Fail(status, c.message(status))
 	}
 	p.record(c)
+	if c.meter != nil {
+		c.meter.Settle(&c.Endpoint.Quota.Rates, c.Response.Rows, c.Response.Device, scorer.Now())
+	}
 	c.snapshot.Store(nil)
 }
 
@@ -92,12 +95,26 @@ func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
 		return refusal(err)
 	}
 	c.Principal = who
+	if e.Quota != nil && !e.Quota.admit(c) {
+		return scorer.Exhausted
+	}
 	v, status := e.assign(c)
 	if status != scorer.OK {
 		return status
 	}
 	c.Version = v
 	return p.score(c, v)
+}
+
+// admit takes c's request from its caller's quota, if there is enough.
+func (q *Quota) admit(c *Call) bool {
+	m := q.Meters.Of(c.Principal.ID, c.start)
+	c.exceeded, c.RetryIn = m.Admit(&q.Rates, len(c.request.Body), c.start)
+	if c.RetryIn > 0 {
+		return false
+	}
+	c.meter = m
+	return true
 }
 
 // MayCall is whether a credential is good for an endpoint: OK, or what Serve would
@@ -226,6 +243,8 @@ func (c *Call) message(s scorer.Status) string {
 		return "Request for unknown model: '" + printable(c.Name) + "' version " + printable(c.Pin) + " is not found"
 	case scorer.Unauthenticated:
 		return "no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'"
+	case scorer.Exhausted:
+		return "this caller's quota of " + c.exceeded.String() + " is used up; try again in " + c.RetryIn.Round(time.Millisecond).String()
 	case scorer.PermissionDenied:
 		if c.Principal != nil {
 			return "the token does not allow to choose a version; leave the version out"

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice.dev/auth"
+	"sluice.dev/gateway/limit"
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/router"
 )
@@ -23,7 +24,14 @@ type Endpoint struct {
 	Split    *router.Endpoint
 	Versions []*Version // as in Split
 	Sticky   *Sticky    // nil assigns every request by itself
+	Quota    *Quota     // nil does not limit callers
 	Fallback *Version   // serves where the assigned version has no ready replica; nil is none
+}
+
+// Quota is what each caller may take.
+type Quota struct {
+	Rates  limit.Rates
+	Meters *limit.Meters
 }
 
 // Sticky is how clients get the same version every time.

@@ -5,6 +5,7 @@ import "cmp"
 // Default fills in what was left out. Doing it again changes nothing.
 func (e *Endpoint) Default() {
 	e.Spec.Auth.Mode = cmp.Or(e.Spec.Auth.Mode, AuthKey)
+	e.Spec.Limits.BurstSeconds = cmp.Or(e.Spec.Limits.BurstSeconds, 1)
 	if t := e.Spec.Auth.Token; t != nil {
 		t.ClockSkewSeconds = cmp.Or(t.ClockSkewSeconds, 60)
 	}

@@ -69,8 +69,29 @@ type EndpointSpec struct {
 	// How requests are spread over the versions.
 	Split Split `json:"split,omitzero"`
 
+	// What each caller (a key, the subject of a token) may take per second, of all versions together. More gets 429 with Retry-After.
+	Limits Limits `json:"limits,omitzero"`
+
 	// 1 to 6 versions. The traffic that no percentile claims goes to the default one.
 	Versions []Version `json:"versions" jsonschema:"minItems=1,maxItems=6"`
+}
+
+// Limits are what one caller may take. What is left out is not limited.
+type Limits struct {
+	// Requests per second.
+	RequestsPerSecond float64 `json:"requestsPerSecond,omitempty" jsonschema:"minimum=0,maximum=1000000000"`
+
+	// Bytes of requests' bodies per second.
+	BytesPerSecond float64 `json:"bytesPerSecond,omitempty" jsonschema:"minimum=0,maximum=1000000000000"`
+
+	// Rows scored per second.
+	RowsPerSecond float64 `json:"rowsPerSecond,omitempty" jsonschema:"minimum=0,maximum=1000000000"`
+
+	// Seconds of a device per second: 0.5 is half of one.
+	DeviceSecondsPerSecond float64 `json:"deviceSecondsPerSecond,omitempty" jsonschema:"minimum=0,maximum=1000"`
+
+	// How many seconds' worth a caller may take at once after a pause. Default 1.
+	BurstSeconds float64 `json:"burstSeconds,omitempty" jsonschema:"minimum=0,maximum=3600,default=1"`
 }
 
 // StickyBy is what names a client that is to get the same version every time.

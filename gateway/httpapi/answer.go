@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -74,7 +75,7 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t
 		timing(out, r)
 	}
 	if r.Status != scorer.OK {
-		s.fail(ctx, r, t.op)
+		s.fail(ctx, c, t.op)
 		return
 	}
 	out.Header.SetContentTypeBytes(typeJSON)
@@ -125,9 +126,12 @@ func timing(out *fasthttp.Response, r *scorer.Response) {
 
 // fail writes an error in the protocol's own form: {"error": text}, and for
 // Azure ML's routes {"message": text, "code": status}.
-func (s *Server) fail(ctx *fasthttp.RequestCtx, r *scorer.Response, o op) {
-	out := &ctx.Response
+func (s *Server) fail(ctx *fasthttp.RequestCtx, c *gateway.Call, o op) {
+	r, out := &c.Response, &ctx.Response
 	hint(out, r.Status)
+	if c.RetryIn > 0 {
+		out.Header.SetCanonical(keyRetryAfter, strconv.AppendInt(nil, int64((c.RetryIn+time.Second-1)/time.Second), 10))
+	}
 	body := out.SwapBody(nil)[:0]
 	if o == opScore {
 		body = append(append(append(body, `{"code":"`...), r.Status.String()...), `","message":`...)

@@ -14,6 +14,7 @@ import (
 	"sluice.dev/auth/token"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/limit"
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/router"
 )
@@ -54,6 +55,7 @@ type Compiler struct {
 // kept is what an endpoint takes from one snapshot to the next.
 type kept struct {
 	slots     map[string]*router.Slots
+	meters    map[string]*limit.Meters
 	verifiers map[string]verifier
 }
 
@@ -77,7 +79,7 @@ func NewCompiler(c Config) *Compiler {
 func (c *Compiler) Compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error) {
 	var list []*gateway.Endpoint
 	var errs []error
-	c.next = kept{slots: map[string]*router.Slots{}, verifiers: map[string]verifier{}}
+	c.next = kept{slots: map[string]*router.Slots{}, meters: map[string]*limit.Meters{}, verifiers: map[string]verifier{}}
 	for _, e := range endpoints {
 		compiled, err := c.endpoint(e)
 		if err != nil {
@@ -117,8 +119,26 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 			out.Fallback = v
 		}
 	}
+	out.Quota = c.quota(name, &e.Spec.Limits)
 	out.Sticky, err = c.sticky(e, versions)
 	return out, err
+}
+
+// quota is what an endpoint's callers may take; nil if that is not limited. The
+// meters go on as they are.
+func (c *Compiler) quota(endpoint string, l *spec.Limits) *gateway.Quota {
+	r := limit.Rates{Burst: time.Duration(l.BurstSeconds * float64(time.Second))}
+	r.PerSecond[limit.Requests], r.PerSecond[limit.Bytes] = l.RequestsPerSecond, l.BytesPerSecond
+	r.PerSecond[limit.Rows], r.PerSecond[limit.Device] = l.RowsPerSecond, l.DeviceSecondsPerSecond*float64(time.Second)
+	if r.PerSecond == [limit.Kinds]float64{} {
+		return nil
+	}
+	m := c.meters[endpoint]
+	if m == nil {
+		m = limit.NewMeters()
+	}
+	c.next.meters[endpoint] = m
+	return &gateway.Quota{Rates: r, Meters: m}
 }
 
 // sticky is the slots of an endpoint that wants them.

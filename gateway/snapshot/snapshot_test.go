@@ -243,6 +243,39 @@ func TestStickyClientsStay(t *testing.T) {
 	}
 }
 
+// What a caller took counts on over reloads, for itself only.
+func TestCallersHaveTheirOwnQuota(t *testing.T) {
+	h := open(t)
+	limited := strings.Replace(two, "spec:", "spec:\n  limits: {requestsPerSecond: 0.01, burstSeconds: 500}", 1)
+	h.apply(t, limited)
+	ask := func(key string) (scorer.Status, string, time.Duration) {
+		c := h.path.Call()
+		defer h.path.Done(c)
+		c.Name, c.Credential = []byte("digits"), []byte(key)
+		h.path.Serve(c)
+		return c.Response.Status, string(c.Response.Body), c.RetryIn
+	}
+	for i := range 6 {
+		if i == 3 {
+			h.apply(t, limited)
+		}
+		if status, body, _ := ask("one"); status != scorer.OK {
+			t.Fatalf("request %d: %v %s", i, status, body)
+		}
+	}
+	status, body, wait := ask("one")
+	if status != scorer.Exhausted || !strings.Contains(body, "quota of requests") || wait < 90*time.Second || wait > 100*time.Second {
+		t.Errorf("over the quota: %v %q, wait %v", status, body, wait)
+	}
+	if status, body, _ := ask("two"); status != scorer.OK {
+		t.Errorf("another caller: %v %s", status, body)
+	}
+	h.apply(t, two)
+	if status, body, _ := ask("one"); status != scorer.OK {
+		t.Errorf("without a limit: %v %s", status, body)
+	}
+}
+
 func TestTheDefaultStandsInWhereThatIsSet(t *testing.T) {
 	h := open(t)
 	h.apply(t, strings.Replace(two, "spec:", "spec:\n  split: {fallback: default}", 1))

@@ -75,17 +75,21 @@ func (w *watch) sweep(now int64) {
 	defer w.mu.Unlock()
 	for c := range w.conns {
 		state := c.state.Load()
-		late, waited := false, time.Duration(now-state/int64(phases))*w.tick
+		waited := time.Duration(now-state/int64(phases)) * w.tick
+		// Errors mean that the connection is closed already.
 		switch phase(state % int64(phases)) {
 		case idling:
-			late = waited > w.idle
+			if waited > w.idle {
+				_ = c.Conn.SetReadDeadline(past)
+			}
 		case reading:
-			late = waited > w.read
+			if waited > w.read {
+				_ = c.Conn.SetReadDeadline(past) // and it can still be answered
+			}
 		case writing:
-			late = waited > w.write
-		}
-		if late {
-			_ = c.Conn.SetDeadline(past) // closed meanwhile: nothing to end
+			if waited > w.write {
+				_ = c.Conn.SetWriteDeadline(past)
+			}
 		}
 	}
 }

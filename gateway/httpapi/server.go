@@ -29,6 +29,7 @@ type Config struct {
 	WriteTimeout   time.Duration // for a client to take what is written at once; 0 means a minute
 	TLS            *tls.Config   // nil serves plain HTTP
 	Log            *slog.Logger
+	Access         AccessLog
 	Version        string // of the server, in its metadata
 }
 
@@ -202,6 +203,10 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 		s.refuse(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, "a request id has at most 100 characters")
 		return
 	}
+	began := scorer.Instant(0)
+	if s.config.Access.Log != nil {
+		began = scorer.Now()
+	}
 	c := s.path.Call()
 	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
 		c.Response.Fail(status, message)
@@ -210,7 +215,11 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 		s.path.Serve(c)
 		client.end()
 	}
+	wanted := s.config.Access.wants(c.Response.Status)
 	s.answer(ctx, c, &h, t)
+	if wanted {
+		s.access(ctx, c, &h, began)
+	}
 	s.path.Done(c)
 }
 

@@ -2,9 +2,12 @@ package httpapi
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -342,11 +345,41 @@ func TestAClientThatLeavesFreesItsPlace(t *testing.T) {
 	}
 }
 
+func TestRequestsAreWrittenDown(t *testing.T) {
+	var out bytes.Buffer
+	address, server := serve(t, Config{Access: AccessLog{Log: slog.New(slog.NewJSONHandler(&out, nil)), Share: 1}})
+	talk(t, address, strings.Replace(score, "score HTTP", "score?key=secret HTTP", 1)+"Authorization: Bearer secret\r\nX-Request-Id: 17\r\nX-Ms-Client-Request-Id: mine\r\n"+
+		"Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nContent-Length: 3\r\n\r\nabc", 1, silence)
+	var got map[string]any
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err, out.String())
+	}
+	for key, want := range map[string]any{
+		"msg": "request", "request_id": "17", "client_request_id": "mine", "trace_id": "0af7651916cd43dd8448eb211c80319c", "method": "POST",
+		"path": "/api/v1/service/e/score", "status": 200.0, "reason": "OK", "bytes_in": 3.0, "bytes_out": 3.0, "endpoint": "e", "version": "v", "assigned_by": "percentile",
+	} {
+		if got[key] != want {
+			t.Errorf("%s is %v; want %v", key, got[key], want)
+		}
+	}
+	if ms, _ := got["ms"].(float64); ms <= 0 || strings.Contains(out.String(), "secret") {
+		t.Errorf("written: %s", out.String())
+	}
+	out.Reset()
+	server.config.Access.Share = 0
+	talk(t, address, score+"Content-Length: 3\r\n\r\nabc", 1, silence)
+	server.path.Snapshot().Endpoints()["e"].Versions[0].Pool.SetReplicas(nil)
+	talk(t, address, score+"X-Request-Timeout-Ms: 1\r\nContent-Length: 3\r\n\r\nabc", 1, silence)
+	if n := strings.Count(out.String(), "\n"); n != 1 || !strings.Contains(out.String(), `"status":50`) {
+		t.Errorf("with a share of 0: %s", out.String())
+	}
+}
+
 func TestSlowRequestsEndInTime(t *testing.T) {
 	address := listen(t, Config{ReadTimeout: 50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond})
 	for _, sent := range []string{"POST /api", score, score + "Content-Length: 3\r\n\r\nab"} {
-		if statuses, _, closed := talk(t, address, sent, 1, forever); !closed || len(statuses) > 1 || len(statuses) == 1 && statuses[0] != 408 {
-			t.Errorf("%q: answered %v, closed: %v; want 408 or nothing, and closed", sent, statuses, closed)
+		if statuses, _, closed := talk(t, address, sent, 1, forever); !closed || len(statuses) != 1 || statuses[0] != 408 {
+			t.Errorf("%q: answered %v, closed: %v; want 408, and closed", sent, statuses, closed)
 		}
 	}
 	if statuses, _, closed := talk(t, address, next, 2, forever); !closed || len(statuses) != 1 {

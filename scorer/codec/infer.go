@@ -23,6 +23,7 @@ import (
 	"bytes"
 	"math"
 	"slices"
+	"time"
 
 	"sluice.dev/accel/tensor"
 	"sluice.dev/scorer"
@@ -37,6 +38,9 @@ type Infer struct {
 	// Rows is the first dimension of all inputs where the model is batchable,
 	// else 1.
 	Rows int
+	// Timeout is how long the request may wait for its run to start; 0 does not
+	// say. Source: Triton's parameter "timeout", in microseconds.
+	Timeout time.Duration
 
 	kind    scorer.Kind
 	results bool   // the answer goes into "Results"
@@ -73,7 +77,7 @@ func (r *Infer) Size() int { return cap(r.memory) }
 // Append. model and version name what is called, for messages. Errors are
 // *scorer.Error.
 func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version string, headLength int, body []byte) error {
-	r.kind, r.results, r.id, r.binary, r.Rows = kind, false, nil, false, 1
+	r.kind, r.results, r.id, r.binary, r.Rows, r.Timeout = kind, false, nil, false, 1, 0
 	r.wanted, r.given = r.wanted[:0], r.given[:0]
 	r.memory, r.shapes = r.memory[:0], r.shapes[:0]
 	var err error
@@ -162,6 +166,9 @@ func (r *Infer) parameters(s *scanner) {
 		switch {
 		case string(name) == "binary_data_output":
 			r.binary = readFlag(s, "binary_data_output")
+		case string(name) == "timeout":
+			const most = math.MaxInt64 / uint64(time.Microsecond)
+			r.Timeout = time.Duration(min(readNatural(s, "timeout", "a number of microseconds", math.MaxUint64), most)) * time.Microsecond
 		case bytes.HasPrefix(name, []byte("triton_")):
 			s.fail("parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
 		default:
@@ -187,6 +194,20 @@ func readFlag(s *scanner, name string) bool {
 		s.fail("Unable to parse '%s': attempt to access JSON non-boolean as boolean", name)
 	}
 	return v
+}
+
+// readNatural reads a whole number of at most most.
+func readNatural(s *scanner, name, what string, most uint64) uint64 {
+	d := decimal{}
+	if isDigit(s.peek()) {
+		d = s.number()
+	}
+	n, _, ok := d.integer()
+	if !ok || n > most || len(d.text) == 0 {
+		s.fail("Unable to parse '%s': it must be %s", name, what)
+		return 0
+	}
+	return n
 }
 
 func (r *Infer) readInputs(s *scanner, sig *tensor.Signature, model string) {
@@ -287,16 +308,9 @@ func (r *Infer) inputParameters(s *scanner, in *input) {
 	r.members(s, func(name []byte) {
 		switch string(name) {
 		case "binary_data_size":
-			d := decimal{}
-			if isDigit(s.peek()) {
-				d = s.number()
+			if n := readNatural(s, "binary_data_size", "a number of bytes", math.MaxInt32); s.err == nil {
+				in.raw = int(n)
 			}
-			m, _, ok := d.integer()
-			if !ok || m > math.MaxInt32 || len(d.text) == 0 {
-				s.fail("Unable to parse 'binary_data_size': it must be a number of bytes")
-				return
-			}
-			in.raw = int(m)
 		case "shared_memory_region":
 			s.fail("shared memory is not supported; send the tensor with the request")
 		default:

@@ -240,6 +240,39 @@ func TestWhoLeavesDoesNotWaitForTheDevice(t *testing.T) {
 	}
 }
 
+// A request may say how long it waits for a device.
+func TestATimeoutBoundsTheWaitForTheDevice(t *testing.T) {
+	d := &device{}
+	s := newTestSet(t, d)
+	c := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: 1}
+	v := put(t, s, c)[c.Key()]
+	d.gate = make(chan struct{})
+	var all sync.WaitGroup
+	ask := func(parameters string) *scorer.Response {
+		req, resp := request(time.Minute), &scorer.Response{}
+		req.Body = append([]byte(`{"parameters":{`+parameters+`},`), req.Body[1:]...)
+		all.Go(func() { v.Score(req, resp) })
+		return resp
+	}
+	busy := []*scorer.Response{ask(""), ask(`"timeout":60000000`)}
+	until(t, "busy", func() bool { return d.inside.Load() == 2 })
+	late, patient, endless, bad := ask(`"timeout":1`), ask(`"timeout":18446744073709551615`), ask(`"timeout":0`), ask(`"timeout":-1`)
+	until(t, "waiting", func() bool { return v.Waiting() == 3 })
+	close(d.gate)
+	all.Wait()
+	for _, resp := range append(busy, patient, endless) {
+		if resp.Status != scorer.OK {
+			t.Errorf("answered %v %s", resp.Status, resp.Body)
+		}
+	}
+	if late.Status != scorer.DeadlineExceeded {
+		t.Errorf("a request that waits for a microsecond: %v %s", late.Status, late.Body)
+	}
+	if bad.Status != scorer.InvalidArgument || !strings.Contains(string(bad.Body), "'timeout'") {
+		t.Errorf("a negative timeout: %v %s", bad.Status, bad.Body)
+	}
+}
+
 // reply keeps the answer to a request beyond a wire.
 type reply struct {
 	gone atomic.Bool

@@ -44,6 +44,11 @@ func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) e
 		return err
 	}
 	job.In, job.Rows, job.Deadline = in.Inputs, in.Rows, req.Deadline
+	if in.Timeout > 0 {
+		if now := scorer.Now(); in.Timeout < req.Deadline.Sub(now) {
+			job.Deadline = now.Add(in.Timeout)
+		}
+	}
 	return nil
 }
 

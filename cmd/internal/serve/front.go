@@ -42,6 +42,8 @@ type Options struct {
 	Listen       string        // the lane, of a scorer
 	Scorers      []string      // the lanes, of a gateway
 	MaxBody      int           // bytes of a request's body
+	AccessLog    string        // file of the access log; - is standard output, empty is none
+	AccessShare  float64       // of the served requests that are written there
 	MaxLarge     int64         // bytes of bodies over 64 KiB at a time
 	DrainDelay   time.Duration // from not ready to no longer listening
 	DrainTimeout time.Duration // for what runs then
@@ -101,8 +103,26 @@ func newFront(o Options) (*front, error) {
 	if f.certs != nil {
 		c.TLS = f.certs.Config()
 	}
+	if c.Access, err = accessLog(o); err != nil {
+		return nil, err
+	}
 	f.http = httpapi.New(f.path, c)
 	return f, nil
+}
+
+// accessLog opens the access log; it is appended to.
+func accessLog(o Options) (a httpapi.AccessLog, err error) {
+	out := os.Stdout
+	switch o.AccessLog {
+	case "":
+		return a, nil
+	case "-":
+	default:
+		if out, err = os.OpenFile(o.AccessLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640); err != nil {
+			return a, fmt.Errorf("open the access log: %w", err)
+		}
+	}
+	return httpapi.AccessLog{Log: slog.New(slog.NewJSONHandler(out, nil)), Share: o.AccessShare}, nil
 }
 
 // listen serves clients, and keeps what that needs up to date until ctx ends.

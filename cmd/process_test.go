@@ -422,6 +422,53 @@ spec:
 	ask(200, token("bob", "", time.Hour), infer)
 }
 
+// A key that is replaced in its file is good within a moment, the other one all
+// the time.
+func TestKeysAreAsTheirFilesAre(t *testing.T) {
+	dir := t.TempDir()
+	file, primary := filepath.Join(dir, "endpoint.yaml"), filepath.Join(dir, "primary")
+	model, err := filepath.Abs(digits + "mlp.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := `apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: digits}
+spec:
+  auth: {keys: {primary: {file: primary}, secondary: {env: DIGITS_KEY}}}
+  versions: [{name: mlp, model: ` + model + `}]
+`
+	const first, second = "the-first-key-0123456789", "the-second-key-0123456789"
+	for path, text := range map[string]string{file: spec, primary: first} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at, admin := free(t), free(t)
+	start(t, "sluice", "serve", "--file", file, "--http", at, "--metrics", admin, "--state", filepath.Join(dir, "state"))
+	eventually(t, "ready", ready(admin))
+	one := read(t, digits+"requests/one.json")
+	ask := func(key string) int {
+		t.Helper()
+		return must(t, "POST", "http://"+at+"/v2/models/digits/infer", one, "X-Api-Key", key).status
+	}
+	if a, b, c := ask(first), ask(key), ask(second); a != 200 || b != 200 || c != 401 {
+		t.Fatalf("before: %d, %d, %d", a, b, c)
+	}
+	if err := os.WriteFile(primary, []byte(second), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new key", func() bool {
+		if status := ask(key); status != 200 {
+			t.Errorf("the other key: %d", status)
+		}
+		return ask(second) == 200
+	})
+	if status := ask(first); status != 401 {
+		t.Errorf("the old key: %d", status)
+	}
+}
+
 // authority signs certificates.
 type authority struct {
 	t    *testing.T

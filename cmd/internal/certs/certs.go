@@ -69,11 +69,12 @@ func (c *Certs) Config() *tls.Config {
 // Watch reads the files again whenever they change, until ctx ends. Files that
 // cannot be used change nothing.
 func (c *Certs) Watch(ctx context.Context, log *slog.Logger) {
-	watch.Files(ctx, func() {
+	paths := []string{c.files.Cert, c.files.Key, c.files.ClientCA}
+	watch.Files(ctx, func() []string { return paths }, func() {
 		if err := c.reload(); err != nil {
 			log.Error("certificate not loaded; the one before is served", "error", err)
 			return
 		}
 		log.Info("certificate loaded", "file", c.files.Cert)
-	}, c.files.Cert, c.files.Key, c.files.ClientCA)
+	})
 }

@@ -115,6 +115,9 @@ func Finish(c *cobra.Command, o *serve.Options, format, level string) error {
 	default:
 		return fmt.Errorf("--log-format %s: must be text or json", format)
 	}
+	if o.AccessShare < 0 || o.AccessShare > 1 {
+		return fmt.Errorf("--access-log-share %v: must be 0 to 1", o.AccessShare)
+	}
 	o.Version = Version
 	o.Out = io.Writer(c.OutOrStdout())
 	return nil

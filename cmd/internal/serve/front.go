@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -203,12 +204,14 @@ func run(ctx context.Context, o Options, apply configure, started func(), failed
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	changed := make(chan struct{})
-	go watch.Files(ctx, func() {
+	var keys atomic.Pointer[[]string]
+	keys.Store(keyFiles(endpoints))
+	go watch.Files(ctx, func() []string { return append([]string{o.File}, *keys.Load()...) }, func() {
 		select {
 		case changed <- struct{}{}:
 		case <-ctx.Done():
 		}
-	}, o.File)
+	})
 	for {
 		select {
 		case <-ctx.Done():
@@ -218,22 +221,38 @@ func run(ctx context.Context, o Options, apply configure, started func(), failed
 		case <-hangup:
 		case <-changed:
 		}
-		reload(ctx, o, apply)
+		if endpoints := reload(ctx, o, apply); endpoints != nil {
+			keys.Store(keyFiles(endpoints))
+		}
 	}
 }
 
+// keyFiles are the files of endpoints' keys.
+func keyFiles(endpoints []*spec.Endpoint) *[]string {
+	files := []string{}
+	for _, e := range endpoints {
+		for _, k := range []*spec.KeySource{e.Spec.Auth.Keys.Primary, e.Spec.Auth.Keys.Secondary} {
+			if k != nil && k.File != "" {
+				files = append(files, k.File)
+			}
+		}
+	}
+	return &files
+}
+
 // reload applies the specification anew. One that cannot be applied changes
-// nothing.
-func reload(ctx context.Context, o Options, apply configure) {
+// nothing, and nil is returned.
+func reload(ctx context.Context, o Options, apply configure) []*spec.Endpoint {
 	endpoints, err := load(o.File, o.Log)
 	if err == nil {
 		err = apply(ctx, endpoints)
 	}
 	if err != nil {
 		o.Log.Error("specification not applied; what was served before goes on", "file", o.File, "error", err)
-		return
+		return nil
 	}
 	o.Log.Info("specification applied", "file", o.File, "endpoints", len(endpoints))
+	return endpoints
 }
 
 // server is something that serves a listener until it is shut down.

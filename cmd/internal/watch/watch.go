@@ -15,20 +15,20 @@ import (
 // of changing a file, a swapped symbolic link of a Kubernetes volume included.
 const interval = time.Second
 
-// Files calls changed each time the content of the files at paths, or of the YAML
-// and JSON files in folders there, is another than before, until ctx ends. One
-// call at a time.
-func Files(ctx context.Context, changed func(), paths ...string) {
+// Files calls changed each time the content of the files at paths, which may become
+// others, or of the YAML and JSON files in folders there, is another than before,
+// until ctx ends. One call at a time.
+func Files(ctx context.Context, paths func() []string, changed func()) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	last := sum(paths)
+	last := sum(paths())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if now := sum(paths); now != last {
+		if now := sum(paths()); now != last {
 			last = now
 			changed()
 		}

@@ -170,6 +170,9 @@ func (c *conn) flush() {
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
+		if c.dead {
+			break
+		}
 		c.take()
 		c.mu.Unlock()
 		c.tried, c.tryErr = 0, nil
@@ -221,14 +224,20 @@ func (c *conn) gather() bool {
 	for c.turn != writer && !c.dead {
 		c.ready.Wait()
 	}
+	if c.dead {
+		return false // perhaps while a caller has the turn, and out
+	}
 	c.mu.Unlock()
 	runtime.Gosched()
 	c.mu.Lock()
+	if c.dead {
+		return false
+	}
 	if c.left == nil {
 		c.take()
 		c.left = c.out
 	}
-	return !c.dead
+	return true
 }
 
 // take puts into out what goes next: all small frames, and a chunk of each large

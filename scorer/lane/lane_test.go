@@ -304,6 +304,16 @@ func TestAPeerThatStopsReadingHoldsUpNobodyForLong(t *testing.T) {
 	wg.Wait()
 }
 
+// What a caller is writing is not touched by the writer of a connection that died
+// meanwhile, and what was not taken is not said to be sent.
+func TestTheWriterOfADeadConnectionTakesNothing(t *testing.T) {
+	c := &conn{turn: caller, buf: []byte("next"), out: []byte("being written"), batch: 7, dead: true}
+	c.ready.L = &c.mu
+	if c.gather() || string(c.out) != "being written" || string(c.buf) != "next" || c.batch != 7 {
+		t.Errorf("out is %q, buf %q, batch %d", c.out, c.buf, c.batch)
+	}
+}
+
 // instant answers before Handle returns.
 type instant struct{}
 

@@ -85,16 +85,11 @@ func (p *Path) enter(c *Call) *Snapshot {
 // serve is the path. A status other than OK means that the gateway itself
 // answers, with the message of that status; a scorer's answer is in c.Response.
 func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
-	e := s.Endpoint(c.Name)
-	if e == nil {
-		return scorer.NotFound
+	e, who, status := s.identify(c.Name, c.Credential)
+	c.Endpoint, c.Principal = e, who
+	if status != scorer.OK {
+		return status
 	}
-	c.Endpoint = e
-	who, err := e.Auth.Authenticate(c.Credential)
-	if err != nil {
-		return refusal(err)
-	}
-	c.Principal = who
 	if e.Quota != nil && !e.Quota.admit(c) {
 		return scorer.Exhausted
 	}
@@ -117,17 +112,25 @@ func (q *Quota) admit(c *Call) bool {
 	return true
 }
 
-// MayCall is whether a credential is good for an endpoint: OK, or what Serve would
-// answer. For front ends that want to know before they read a body.
-func (p *Path) MayCall(name, credential []byte) scorer.Status {
-	e := p.snapshot.Load().Endpoint(name)
+// identify finds the endpoint and who calls it. A status other than OK says what
+// there is none of; an endpoint that refuses the caller is found.
+func (s *Snapshot) identify(name, credential []byte) (*Endpoint, *auth.Principal, scorer.Status) {
+	e := s.Endpoint(name)
 	if e == nil {
-		return scorer.NotFound
+		return nil, nil, scorer.NotFound
 	}
-	if _, err := e.Auth.Authenticate(credential); err != nil {
-		return refusal(err)
+	who, err := e.Auth.Authenticate(credential)
+	if err != nil {
+		return e, nil, refusal(err)
 	}
-	return scorer.OK
+	return e, who, scorer.OK
+}
+
+// MayCall reports whether Serve would let a caller in, for front ends that want to
+// know before they read a body.
+func (p *Path) MayCall(name, credential []byte) bool {
+	_, _, status := p.snapshot.Load().identify(name, credential)
+	return status == scorer.OK
 }
 
 // refusal is the status of an authenticator's error.

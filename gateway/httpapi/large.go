@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/valyala/fasthttp"
@@ -44,45 +45,42 @@ func (l *large) leave(h *fasthttp.RequestHeader) {
 }
 
 // received is called between a request's head and its body. A large body that is
-// not let in gets a limit that it exceeds; refused tells why.
+// not let in gets a limit that it exceeds; tooLarge answers.
 func (s *Server) received(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) {
 	n := h.ContentLength()
 	if n <= largeBody || n > s.config.MaxBody || !h.IsPost() {
 		return c
 	}
-	if s.mayCall(h) != scorer.OK || !s.large.enter(h, int64(n)) {
+	if !s.mayCall(h) || !s.large.enter(h, int64(n)) {
 		c.MaxRequestBodySize = 1
 	}
 	return c
 }
 
-// mayCall is whether the caller may call the endpoint that a request names.
-func (s *Server) mayCall(r *fasthttp.RequestHeader) scorer.Status {
+// mayCall reports whether the caller may call the endpoint that a request names.
+func (s *Server) mayCall(r *fasthttp.RequestHeader) bool {
 	t := parse(r.RequestURI())
 	name, ok := unescape(t.name)
 	if !t.op.post() || !ok {
-		return scorer.NotFound
+		return false
 	}
 	var h headers
 	h.read(r)
 	return s.path.MayCall(name, h.credential)
 }
 
-// refused is why a body was not let in, given that it was not.
-func (s *Server) refused(h *fasthttp.RequestHeader) (scorer.Status, string) {
-	if n := h.ContentLength(); n > s.config.MaxBody || n <= largeBody {
-		return scorer.TooLarge, ""
-	}
-	switch status := s.mayCall(h); status {
-	case scorer.OK:
-		return scorer.Overloaded, "too many large requests at a time; try again later"
-	case scorer.NotFound:
-		return status, "the endpoint of this request is not found; its body was not read"
-	case scorer.PermissionDenied:
-		return status, "the token is valid, and not for this endpoint; the request's body was not read"
-	case scorer.Unauthenticated:
-		return status, "no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'; the request's body was not read"
+// tooLarge answers a request whose body exceeds its limit: the server's, or the one
+// that received set. Whom the path refuses, it refuses without the body, too.
+func (s *Server) tooLarge(ctx *fasthttp.RequestCtx) {
+	h := &ctx.Request.Header
+	switch n := h.ContentLength(); {
+	case n <= largeBody || n > s.config.MaxBody: // a chunked one has no length
+		s.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body exceeds %d bytes", s.config.MaxBody))
+	case s.mayCall(h):
+		hint(&ctx.Response, scorer.Overloaded)
+		s.refuse(ctx, code(scorer.Overloaded), "too many large requests at a time; try again later")
 	default:
-		return status, "the credential cannot be verified now; try again later"
+		s.handle(ctx)
 	}
+	ctx.SetConnectionClose() // the body was not read
 }

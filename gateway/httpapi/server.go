@@ -270,13 +270,7 @@ func (s *Server) broken(ctx *fasthttp.RequestCtx, err error) {
 	case errors.As(err, &small):
 		s.refuse(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's head exceeds %d bytes", s.config.MaxHeader))
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		status, message := s.refused(&ctx.Request.Header)
-		if status == scorer.TooLarge {
-			message = fmt.Sprintf("the request's body exceeds %d bytes", s.config.MaxBody)
-		}
-		hint(&ctx.Response, status)
-		s.refuse(ctx, code(status), message)
-		ctx.SetConnectionClose() // the body is not read
+		s.tooLarge(ctx)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		s.refuse(ctx, fasthttp.StatusRequestTimeout, "the request did not arrive in time")
 	default:

@@ -108,6 +108,16 @@ func talk(t *testing.T, address, sent string, want int, while time.Duration) (st
 	}
 }
 
+// until waits for a condition that the server brings about.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(forever); !ok(); time.Sleep(time.Millisecond) { // polls the server
+		if time.Now().After(end) {
+			t.Fatalf("never %s", what)
+		}
+	}
+}
+
 const score = "POST /api/v1/service/e/score HTTP/1.1\r\nHost: a\r\n"
 
 // next is a request that must never be answered after a frame that is not clean.
@@ -245,11 +255,11 @@ func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
 	if _, err := io.WriteString(c, fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", score, len(body), body)); err != nil {
 		t.Fatal(err)
 	}
-	for open := 1; open > 0; time.Sleep(time.Millisecond) { // polls the server
+	until(t, "cut off", func() bool {
 		server.watch.mu.Lock()
-		open = len(server.watch.conns)
-		server.watch.mu.Unlock()
-	}
+		defer server.watch.mu.Unlock()
+		return len(server.watch.conns) == 0
+	})
 	if n, err := io.Copy(io.Discard, c); n >= int64(len(body)) {
 		t.Errorf("read %d bytes, %v; want less than the answer", n, err)
 	}
@@ -274,6 +284,15 @@ func TestLargeBodiesAreLetInFirst(t *testing.T) {
 	}
 	f(401, head("e", "wrong"))
 	f(404, head("f", key))
+	for body, sent := range map[string]string{
+		`"code":"Unauthenticated"`:              head("e", "wrong"), // in the route's own form
+		`"error":"Request for unknown model: '`: strings.Replace(head("f", key), "api/v1/service/f/score", "v2/models/f/infer", 1),
+		`"error":"Not Found"`:                   strings.Replace(head("e", key), "api/v1/service/e/score", "elsewhere", 1),
+	} {
+		if _, bodies, _ := talk(t, address, sent, 1, forever); len(bodies) != 1 || !strings.Contains(bodies[0], body) {
+			t.Errorf("%.40q: answered %q; want %s", sent, bodies, body)
+		}
+	}
 	f(413, score+"Content-Length: 1048577\r\n\r\n")
 	f(200, head("e", key)+body)
 
@@ -289,15 +308,11 @@ func TestLargeBodiesAreLetInFirst(t *testing.T) {
 		defer server.large.mu.Unlock()
 		return server.large.sum
 	}
-	for reserved() == 0 {
-		time.Sleep(time.Millisecond) // polls the server
-	}
+	until(t, "let in", func() bool { return reserved() > 0 })
 	f(503, head("e", key))
 	f(200, strings.Replace(head("e", key), fmt.Sprint(len(body)), "3", 1)+"abc") // small ones go on
 	slow.Close()
-	for reserved() > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	until(t, "given back", func() bool { return reserved() == 0 })
 	f(200, head("e", key)+body)
 }
 
@@ -332,14 +347,11 @@ func TestAClientThatLeavesFreesItsPlace(t *testing.T) {
 	for range 3 {
 		first := ask()
 		<-s.sits
-		waits := ask()                                               // for the only slot
-		for queued := 0; queued == 0; time.Sleep(time.Millisecond) { // polls the server
-			_, _, queued = pool.Load()
-		}
+		waits := ask() // for the only slot
+		queued := func() int { _, _, n := pool.Load(); return n }
+		until(t, "queued", func() bool { return queued() == 1 })
 		waits.Close()
-		for queued := 1; queued > 0; time.Sleep(time.Millisecond) {
-			_, _, queued = pool.Load()
-		}
+		until(t, "gone from the queue", func() bool { return queued() == 0 })
 		first.Close()
 		<-s.left
 	}

@@ -356,6 +356,31 @@ func TestStickyClientsGoToTheSameVersionOnEveryGateway(t *testing.T) {
 	}
 }
 
+// serveMLP serves one version of the digits example from dir, to callers that auth,
+// the specification's, lets in.
+func serveMLP(t *testing.T, dir, auth string) (base string) {
+	t.Helper()
+	model, err := filepath.Abs(digits + "mlp.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "endpoint.yaml")
+	spec := `apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: digits}
+spec:
+  auth: ` + auth + `
+  versions: [{name: mlp, model: ` + model + `}]
+`
+	if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at, admin := free(t), free(t)
+	start(t, "sluice", "serve", "--file", file, "--http", at, "--metrics", admin, "--state", filepath.Join(dir, "state"))
+	eventually(t, "ready", ready(admin))
+	return "http://" + at
+}
+
 // A token of an issuer that is known by its keys alone opens the endpoint, also
 // while the issuer is down.
 func TestTokensOfAnIssuer(t *testing.T) {
@@ -374,25 +399,7 @@ func TestTokensOfAnIssuer(t *testing.T) {
 	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set) }))
 	defer issuer.Close()
 
-	dir := t.TempDir()
-	file := filepath.Join(dir, "endpoint.yaml")
-	model, err := filepath.Abs(digits + "mlp.onnx")
-	if err != nil {
-		t.Fatal(err)
-	}
-	spec := `apiVersion: sluice.dev/v1alpha1
-kind: Endpoint
-metadata: {name: digits}
-spec:
-  auth: {mode: token, token: {issuer: "https://issuer", audience: digits, pinScope: pin, jwks: {url: "` + issuer.URL + `"}}}
-  versions: [{name: mlp, model: ` + model + `}]
-`
-	if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	at, admin := free(t), free(t)
-	start(t, "sluice", "serve", "--file", file, "--http", at, "--metrics", admin, "--state", filepath.Join(dir, "state"))
-	eventually(t, "ready", ready(admin))
+	base := serveMLP(t, t.TempDir(), `{mode: token, token: {issuer: "https://issuer", audience: digits, pinScope: pin, jwks: {url: "`+issuer.URL+`"}}}`)
 	token := func(subject, scope string, life time.Duration) string {
 		unsigned := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
 			"iss": "https://issuer", "aud": "digits", "sub": subject, "scope": scope, "exp": time.Now().Add(life).Unix(),
@@ -407,7 +414,7 @@ spec:
 	one := read(t, digits+"requests/one.json")
 	ask := func(want int, token, path string) {
 		t.Helper()
-		a := must(t, "POST", "http://"+at+path, one, "Authorization", "Bearer "+token)
+		a := must(t, "POST", base+path, one, "Authorization", "Bearer "+token)
 		if a.status != want || want == 401 && !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") {
 			t.Errorf("%s: %d %s %q; want %d", path, a.status, a.body, a.header.Get("WWW-Authenticate"), want)
 		}
@@ -426,31 +433,16 @@ spec:
 // the time.
 func TestKeysAreAsTheirFilesAre(t *testing.T) {
 	dir := t.TempDir()
-	file, primary := filepath.Join(dir, "endpoint.yaml"), filepath.Join(dir, "primary")
-	model, err := filepath.Abs(digits + "mlp.onnx")
-	if err != nil {
+	primary := filepath.Join(dir, "primary")
+	const first, second = "the-first-key-0123456789", "the-second-key-0123456789"
+	if err := os.WriteFile(primary, []byte(first), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	spec := `apiVersion: sluice.dev/v1alpha1
-kind: Endpoint
-metadata: {name: digits}
-spec:
-  auth: {keys: {primary: {file: primary}, secondary: {env: DIGITS_KEY}}}
-  versions: [{name: mlp, model: ` + model + `}]
-`
-	const first, second = "the-first-key-0123456789", "the-second-key-0123456789"
-	for path, text := range map[string]string{file: spec, primary: first} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	at, admin := free(t), free(t)
-	start(t, "sluice", "serve", "--file", file, "--http", at, "--metrics", admin, "--state", filepath.Join(dir, "state"))
-	eventually(t, "ready", ready(admin))
+	base := serveMLP(t, dir, "{keys: {primary: {file: primary}, secondary: {env: DIGITS_KEY}}}")
 	one := read(t, digits+"requests/one.json")
 	ask := func(key string) int {
 		t.Helper()
-		return must(t, "POST", "http://"+at+"/v2/models/digits/infer", one, "X-Api-Key", key).status
+		return must(t, "POST", base+"/v2/models/digits/infer", one, "X-Api-Key", key).status
 	}
 	if a, b, c := ask(first), ask(key), ask(second); a != 200 || b != 200 || c != 401 {
 		t.Fatalf("before: %d, %d, %d", a, b, c)

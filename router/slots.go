@@ -29,11 +29,16 @@ type holding struct {
 }
 
 // Rebalance is the slots of versions, with as few as possible moved from what s
-// says; of a nil s, the first. A version is known by its name.
+// says; of a nil s, the first; s itself where nothing changes. A version is known
+// by its name.
 func (s *Slots) Rebalance(versions []Version) (*Slots, error) {
 	shares, err := Shares(versions)
 	if err != nil {
 		return nil, err
+	}
+	if s != nil && slices.EqualFunc(s.held, versions, func(h holding, v Version) bool { return h.name == v.Name }) &&
+		slices.EqualFunc(s.held, shares, func(h holding, n int) bool { return len(h.slots) == n }) {
+		return s, nil
 	}
 	out := &Slots{held: make([]holding, len(versions))}
 	for i, v := range versions {
@@ -87,17 +92,6 @@ func (s *Slots) owners() (list [whole]uint8) {
 		}
 	}
 	return list
-}
-
-// Moved is how many slots have another holder than in before.
-func (s *Slots) Moved(before *Slots) (n int) {
-	then, now := before.owners(), s.owners()
-	for slot := range whole {
-		if before.held[then[slot]].name != s.held[now[slot]].name {
-			n++
-		}
-	}
-	return n
 }
 
 // MarshalText is the holdings as runs, such as "v1=0-8999 v2=9999-9500,9000-9499".

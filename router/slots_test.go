@@ -33,6 +33,17 @@ func rebalance(t *testing.T, s *Slots, versions []Version) *Slots {
 	return out
 }
 
+// Moved is how many slots have another holder than in before.
+func (s *Slots) Moved(before *Slots) (n int) {
+	then, now := before.owners(), s.owners()
+	for slot := range whole {
+		if before.held[then[slot]].name != s.held[now[slot]].name {
+			n++
+		}
+	}
+	return n
+}
+
 // Whatever the shares were and become, the clients that move are those that the
 // shares say, and no more.
 func TestAChangeMovesOnlyWhatItMust(t *testing.T) {

@@ -40,6 +40,7 @@ type Config struct {
 type Verifier struct {
 	config Config
 	parser *jwt.Parser
+	claims *jwt.Validator // the parser's rules, for before a signature is verified
 	known  *cache
 
 	slots   chan struct{} // verifications at a time
@@ -60,7 +61,7 @@ func New(c Config) *Verifier {
 		jwt.WithExpirationRequired(), jwt.WithLeeway(c.Skew), jwt.WithStrictDecoding(),
 	}
 	return &Verifier{
-		config: c, parser: jwt.NewParser(options...), known: newCache(),
+		config: c, parser: jwt.NewParser(options...), claims: jwt.NewValidator(options...), known: newCache(),
 		// Half of the cores: a flood of tokens leaves the others to requests.
 		slots: make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)),
 	}
@@ -204,8 +205,7 @@ func (v *Verifier) inspect(text string) (h header, err error) {
 	if err := json.Unmarshal(members.raw, &claims); err != nil {
 		return h, err
 	}
-	return h, jwt.NewValidator(jwt.WithIssuer(v.config.Issuer), jwt.WithAudience(v.config.Audience),
-		jwt.WithExpirationRequired(), jwt.WithLeeway(v.config.Skew)).Validate(claims)
+	return h, v.claims.Validate(claims)
 }
 
 // part is a JSON object in base64.

@@ -74,10 +74,10 @@ func (w *watch) sweep(now int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c := range w.conns {
-		state := c.state.Load()
-		waited := time.Duration(now-state/int64(phases)) * w.tick
+		p, since := c.at()
+		waited := time.Duration(now-since) * w.tick
 		// Errors mean that the connection is closed already.
-		switch phase(state % int64(phases)) {
+		switch p {
 		case idling:
 			if waited > w.idle {
 				_ = c.Conn.SetReadDeadline(past)
@@ -162,13 +162,20 @@ func (c *conn) enter(p phase) {
 	c.state.Store(c.watch.clock.Load()*int64(phases) + int64(p))
 }
 
+// at is what c waits for, and since which tick.
+func (c *conn) at() (phase, int64) {
+	s := c.state.Load()
+	return phase(s % int64(phases)), s / int64(phases)
+}
+
 // Read implements net.Conn.
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if err == io.EOF && phase(c.state.Load()%int64(phases)) == reading {
+	p, _ := c.at()
+	if err == io.EOF && p == reading {
 		err = io.ErrUnexpectedEOF // so that the end of every request is told
 	}
-	if n > 0 && phase(c.state.Load()%int64(phases)) == idling {
+	if n > 0 && p == idling {
 		c.enter(reading)
 	}
 	return n, err

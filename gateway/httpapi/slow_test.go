@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Two thousand clients that send a head and then a byte at a time take little
-// memory, hold up nobody else, and are cut off.
+// Two thousand clients that begin a request and do not go on take little memory,
+// hold up nobody else, and are cut off.
 func TestSlowClientsHurtNobody(t *testing.T) {
 	const clients = 2000
 	address := listen(t, Config{ReadTimeout: 2 * time.Second})

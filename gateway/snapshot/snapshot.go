@@ -45,7 +45,6 @@ type Compiler struct {
 	config     Config
 	pepper     apikey.Pepper
 	generation uint64
-	sequences  map[string]*router.Sequence
 	keysets    map[token.Source]*token.Keyset
 	kept            // of what is served
 	next       kept // of what was compiled last
@@ -54,6 +53,7 @@ type Compiler struct {
 
 // kept is what an endpoint takes from one snapshot to the next.
 type kept struct {
+	sequences map[string]*router.Sequence
 	slots     map[string]*router.Slots
 	meters    map[string]*limit.Meters
 	verifiers map[string]verifier
@@ -69,7 +69,7 @@ func NewCompiler(c Config) *Compiler {
 	}
 	return &Compiler{
 		config: c, pepper: apikey.NewPepper(),
-		sequences: map[string]*router.Sequence{}, keysets: map[token.Source]*token.Keyset{}, series: map[labels]*metrics.Series{},
+		keysets: map[token.Source]*token.Keyset{}, series: map[labels]*metrics.Series{},
 	}
 }
 
@@ -79,7 +79,7 @@ func NewCompiler(c Config) *Compiler {
 func (c *Compiler) Compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error) {
 	var list []*gateway.Endpoint
 	var errs []error
-	c.next = kept{slots: map[string]*router.Slots{}, meters: map[string]*limit.Meters{}, verifiers: map[string]verifier{}}
+	c.next = kept{map[string]*router.Sequence{}, map[string]*router.Slots{}, map[string]*limit.Meters{}, map[string]verifier{}}
 	for _, e := range endpoints {
 		compiled, err := c.endpoint(e)
 		if err != nil {
@@ -104,10 +104,12 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 	for i := range e.Spec.Versions {
 		versions[i] = place(&e.Spec.Versions[i])
 	}
-	if c.sequences[name] == nil {
-		c.sequences[name] = router.NewSequence()
+	sequence := c.sequences[name]
+	if sequence == nil {
+		sequence = router.NewSequence()
 	}
-	split, err := router.New(name, versions, c.sequences[name])
+	c.next.sequences[name] = sequence
+	split, err := router.New(name, versions, sequence)
 	if err != nil {
 		return nil, err
 	}
@@ -257,10 +259,10 @@ func (c *Compiler) version(endpoint string, v router.Version, s *spec.Version) *
 // when no request sees the one before any more. What that had and s has not is
 // forgotten. An error means that sticky slots are served and not kept.
 func (c *Compiler) Apply(s *gateway.Snapshot) error {
-	kept := map[labels]bool{}
+	served := map[labels]bool{}
 	for name, e := range s.Endpoints() {
 		for _, v := range e.Versions {
-			kept[labels{name, v.Name, v.Variant.String()}] = true
+			served[labels{name, v.Name, v.Variant.String()}] = true
 			v.Pool.SetLimit(v.Limits.Concurrency)
 		}
 	}
@@ -269,14 +271,9 @@ func (c *Compiler) Apply(s *gateway.Snapshot) error {
 	c.generation, c.kept = s.Generation, c.next
 	c.closeKeysets()
 	for l := range c.series {
-		if !kept[l] {
+		if !served[l] {
 			delete(c.series, l)
 			c.config.Metrics.Forget(l.endpoint, l.version, l.variant)
-		}
-	}
-	for name := range c.sequences {
-		if s.Endpoints()[name] == nil {
-			delete(c.sequences, name)
 		}
 	}
 	return c.keep(before)
@@ -289,7 +286,7 @@ func (c *Compiler) keep(before map[string]*router.Slots) error {
 	}
 	var errs []error
 	for name, s := range c.slots {
-		if old := before[name]; old == nil || s.Moved(old) > 0 {
+		if s != before[name] {
 			errs = append(errs, c.config.Slots.SaveSlots(name, s))
 		}
 	}

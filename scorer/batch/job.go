@@ -14,7 +14,7 @@ import (
 )
 
 // Job is one request's work on one queue. Its owner fills In, Rows, Deadline and
-// Owner, submits it, and must not change it until Done or a successful Remove.
+// Owner, puts it, and must not change it until Done or a successful Remove.
 type Job struct {
 	In       []tensor.Tensor // one per input in signature order; lent
 	Rows     int             // first dimension of every input where the model is batchable, else 1

@@ -74,16 +74,6 @@ func (r *Runner) Open(inst accel.Instance, limit int, o Observer) *Queue {
 	return &Queue{runner: r, inst: inst, limit: f.limit, observer: o, former: f, last: math.MaxInt64, drain: make(chan struct{})}
 }
 
-// Submit queues a job, to be run as soon as a slot is free. False means that the
-// queue is closed; nothing is kept.
-func (q *Queue) Submit(j *Job) bool {
-	ok := q.Put(j)
-	if ok {
-		q.runner.Start(0)
-	}
-	return ok
-}
-
 // Put queues a job that is sure to run only after the next Start. False means
 // that the queue is closed; nothing is kept.
 func (q *Queue) Put(j *Job) bool {
@@ -103,25 +93,20 @@ func (q *Queue) Put(j *Job) bool {
 }
 
 // Start has what waits run. Where a slot is idle and the next model's last run
-// took at most patience, the caller runs one batch itself, and Start returns when
+// took less than patience, the caller runs one batch itself, and Start returns when
 // its owners have their answers; else workers do. It is needed after Put, by
 // whoever put or by anybody later.
 func (r *Runner) Start(patience time.Duration) {
 	r.mu.Lock()
-	n := len(r.idle)
-	if n == 0 || r.waking || len(r.ready) == 0 {
-		r.mu.Unlock()
-		return
-	}
-	w := r.idle[n-1]
-	r.idle = r.idle[:n-1]
-	r.waking = true
-	if r.ready[0].last >= patience {
+	w := r.claim()
+	if w != nil && r.ready[0].last >= patience {
 		w.wake <- struct{}{}
-		r.mu.Unlock()
-		return
+		w = nil
 	}
 	r.mu.Unlock()
+	if w == nil {
+		return
+	}
 	runtime.Gosched() // see next
 	r.mu.Lock()
 	r.waking = false
@@ -159,18 +144,25 @@ func (r *Runner) wakeAll() {
 	r.idle = nil
 }
 
-// rouse wakes an idle worker if there is work, unless one is about to look for
-// it: that one takes all that fits one run, and rouses the next if more is left.
-// Holding mu.
-func (r *Runner) rouse() {
+// claim takes an idle slot for somebody who will look for work, unless there is
+// none, or somebody is about to look: that one takes all that fits one run, and
+// rouses the next if more is left. Holding mu.
+func (r *Runner) claim() *worker {
 	n := len(r.idle)
 	if n == 0 || r.waking || len(r.ready) == 0 {
-		return
+		return nil
 	}
 	w := r.idle[n-1]
 	r.idle = r.idle[:n-1]
 	r.waking = true
-	w.wake <- struct{}{}
+	return w
+}
+
+// rouse wakes the worker of an idle slot if it is needed. Holding mu.
+func (r *Runner) rouse() {
+	if w := r.claim(); w != nil {
+		w.wake <- struct{}{}
+	}
 }
 
 // Remove takes back a job that no run has begun. False means that its owner

@@ -155,6 +155,13 @@ func start(t *testing.T, device *summer, slots, limit int) *Queue {
 	return q
 }
 
+// Submit puts a job and has a worker run it.
+func (q *Queue) Submit(j *Job) bool {
+	ok := q.Put(j)
+	q.Start(0)
+	return ok
+}
+
 // taken returns when the device has what waits.
 func taken(q *Queue) {
 	for q.Waiting() > 0 {

@@ -40,11 +40,10 @@ type conn struct {
 	over   chan struct{} // closed when dead is set
 
 	// Of who has the turn.
-	out    []byte // being written
-	left   []byte // of out, for the writer to begin with
-	try    func(fd uintptr) bool
-	tried  int
-	tryErr error
+	out   []byte // being written
+	left  []byte // of out, for the writer to begin with
+	try   func(fd uintptr) bool
+	tried int
 
 	writing atomic.Int64 // scorer.Instant since when a write blocks; 0 if none does
 	heard   atomic.Bool  // a frame came since the watch looked
@@ -86,8 +85,8 @@ func newConn(c net.Conn) *conn {
 	if s, ok := c.(syscall.Conn); ok {
 		k.raw, _ = s.SyscallConn() // nil: the writer does all
 	}
-	k.try = func(fd uintptr) bool {
-		k.tried, k.tryErr = syscall.Write(int(fd), k.out)
+	k.try = func(fd uintptr) bool { // a lasting error meets the writer too
+		k.tried, _ = syscall.Write(int(fd), k.out)
 		return true
 	}
 	k.ready.L = &k.mu
@@ -175,11 +174,11 @@ func (c *conn) flush() {
 		}
 		c.take()
 		c.mu.Unlock()
-		c.tried, c.tryErr = 0, nil
+		c.tried = 0
 		err := c.raw.Write(c.try)
 		c.mu.Lock()
 		if err != nil || c.tried < len(c.out) {
-			c.left = c.out[max(c.tried, 0):] // a lasting error meets the writer too
+			c.left = c.out[max(c.tried, 0):]
 			break
 		}
 		if c.empty() {

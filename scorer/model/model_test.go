@@ -102,6 +102,14 @@ func put(t *testing.T, s *Set, configs ...Config) map[Key]*Version {
 	return st.Versions()
 }
 
+// single is a set of one version, of which a run has at most limit rows.
+func single(t *testing.T, d *device, limit int) (*Set, *Version) {
+	t.Helper()
+	s := newTestSet(t, d)
+	c := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: limit}
+	return s, put(t, s, c)[c.Key()]
+}
+
 func request(timeout time.Duration) *scorer.Request {
 	zeros := strings.TrimSuffix(strings.Repeat("0,", 64), ",")
 	return &scorer.Request{
@@ -146,9 +154,7 @@ func TestAReloadKeepsWhatIsTheSameAndClosesTheRest(t *testing.T) {
 
 func TestAClosedVersionFinishesWhatItHas(t *testing.T) {
 	d := &device{}
-	s := newTestSet(t, d)
-	c := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: 1}
-	v := put(t, s, c)[c.Key()]
+	s, v := single(t, d, 1)
 	d.gate = make(chan struct{})
 	var answers sync.WaitGroup
 	responses := make([]scorer.Response, 5)
@@ -213,9 +219,7 @@ func TestTheBatchSizeIsTheSmallestOfTheFastest(t *testing.T) {
 
 func TestWhoLeavesDoesNotWaitForTheDevice(t *testing.T) {
 	d := &device{}
-	s := newTestSet(t, d)
-	c := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: 1}
-	v := put(t, s, c)[c.Key()]
+	_, v := single(t, d, 1)
 	d.gate = make(chan struct{})
 	leave := func(req *scorer.Request) (resp scorer.Response) {
 		done := make(chan struct{})
@@ -243,9 +247,7 @@ func TestWhoLeavesDoesNotWaitForTheDevice(t *testing.T) {
 // A request may say how long it waits for a device.
 func TestATimeoutBoundsTheWaitForTheDevice(t *testing.T) {
 	d := &device{}
-	s := newTestSet(t, d)
-	c := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: 1}
-	v := put(t, s, c)[c.Key()]
+	_, v := single(t, d, 1)
 	d.gate = make(chan struct{})
 	var all sync.WaitGroup
 	ask := func(parameters string) *scorer.Response {
@@ -287,9 +289,7 @@ func (r *reply) Reply(resp *scorer.Response) {
 }
 
 func TestBeyondAWireTheAnswersAreTheSame(t *testing.T) {
-	s := newTestSet(t, &device{})
-	c := Config{Endpoint: "e", Version: "a", Path: file(t, "a"), MaxBatch: 4}
-	v := put(t, s, c)[c.Key()]
+	s, v := single(t, &device{}, 4)
 	large := request(time.Minute)
 	large.Body = append(large.Body, bytes.Repeat([]byte(" "), inlineBody)...)
 	broken := request(time.Minute)

@@ -61,7 +61,7 @@ func (c *Certs) reload() error {
 
 // Config is for a listener: every connection gets the certificate of its time.
 func (c *Certs) Config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return c.current.Load(), nil
 	}}
 }

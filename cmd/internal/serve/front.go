@@ -126,16 +126,22 @@ func accessLog(o Options) (a httpapi.AccessLog, err error) {
 	return httpapi.AccessLog{Log: slog.New(slog.NewJSONHandler(out, nil)), Share: o.AccessShare}, nil
 }
 
-// listen serves clients, and keeps what that needs up to date until ctx ends.
-func (f *front) listen(ctx context.Context, failed chan<- error) (http, metrics net.Addr, err error) {
+// start serves clients, says so, and keeps what that needs up to date until ctx
+// ends. Errors go to failed.
+func (f *front) start(ctx context.Context, failed chan<- error) {
 	if f.certs != nil {
 		go f.certs.Watch(ctx, f.o.Log)
 	}
-	if http, err = listen(f.o.HTTP, f.http, failed); err != nil {
-		return nil, nil, err
+	http, err := listen(f.o.HTTP, f.http, failed)
+	var metrics net.Addr
+	if err == nil {
+		metrics, err = listen(f.o.Metrics, admin(f.registry, f.http.Ready), failed)
 	}
-	metrics, err = listen(f.o.Metrics, admin(f.registry, f.http.Ready), failed)
-	return http, metrics, err
+	if err != nil {
+		failed <- err
+		return
+	}
+	f.announce(http, metrics)
 }
 
 // keys resolves an endpoint's keys. One whose environment variable is not set,

@@ -138,12 +138,7 @@ func Gateway(ctx context.Context, o Options) error {
 		for _, address := range o.Scorers {
 			clients = append(clients, d.dial(address, o))
 		}
-		http, metrics, err := f.listen(ctx, failed)
-		if err != nil {
-			failed <- err
-			return
-		}
-		f.announce(http, metrics)
+		f.start(ctx, failed)
 	}
 	err = run(ctx, o, apply, started, failed)
 	if err == nil {

@@ -30,14 +30,7 @@ func Sluice(ctx context.Context, o Options) error {
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
 		return f.applyLocal(ctx, set, endpoints)
 	}
-	started := func() {
-		http, metrics, err := f.listen(ctx, failed)
-		if err != nil {
-			failed <- err
-			return
-		}
-		f.announce(http, metrics)
-	}
+	started := func() { f.start(ctx, failed) }
 	if err := run(ctx, o, apply, started, failed); err != nil {
 		return err
 	}

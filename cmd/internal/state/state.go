@@ -33,16 +33,21 @@ func (d Dir) KeyFile(name string) string { return filepath.Join(string(d), "keys
 // Key returns the kept key called name, or keeps and returns the one that
 // generate makes; fresh says that it was made now.
 func (d Dir) Key(name string, generate func() string) (key string, fresh bool, err error) {
-	path := d.KeyFile(name)
+	return kept(d.KeyFile(name), generate)
+}
+
+// kept is the text in a file, or what generate makes and the file then has.
+func kept(path string, generate func() string) (text string, fresh bool, err error) {
 	data, err := os.ReadFile(path)
+	text = strings.TrimSpace(string(data))
 	switch {
-	case err == nil && len(strings.TrimSpace(string(data))) > 0:
-		return strings.TrimSpace(string(data)), false, nil
+	case err == nil && text != "":
+		return text, false, nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", false, fmt.Errorf("read kept key: %w", err)
+		return "", false, fmt.Errorf("read what is kept: %w", err)
 	}
-	key = generate()
-	return key, true, write(path, []byte(key+"\n"))
+	text = generate()
+	return text, true, write(path, []byte(text+"\n"))
 }
 
 // minSecret is the fewest bytes of a secret.
@@ -51,15 +56,11 @@ const minSecret = 32
 // Secret is the content of file; of an empty name, a secret that is generated once
 // and kept.
 func (d Dir) Secret(file string) ([]byte, error) {
-	kept := file == ""
-	if kept {
-		file = filepath.Join(string(d), "secret")
+	if file == "" {
+		text, _, err := kept(filepath.Join(string(d), "secret"), func() string { return rand.Text() + rand.Text() })
+		return []byte(text), err
 	}
 	data, err := os.ReadFile(file)
-	if kept && errors.Is(err, fs.ErrNotExist) {
-		data = []byte(rand.Text() + rand.Text() + "\n")
-		err = write(file, data)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("read the gateways' secret: %w", err)
 	}

@@ -36,8 +36,8 @@ var order = map[string][]string{
 	"auth/token":  {"auth"},
 	"router":      {},
 
-	"gateway/admit":   {},
-	"gateway/balance": {},
+	"gateway/admit":   {"scorer"},
+	"gateway/balance": {"scorer"},
 	"gateway/metrics": {"scorer"},
 	"gateway/limit":   {"scorer"},
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics"},

@@ -21,6 +21,7 @@ type Call struct {
 	Pin        []byte        // the version asked for; empty leaves it to the split
 	Credential []byte        // key or token; empty if there is none
 	Timeout    time.Duration // what the client allows; 0 if it did not say
+	Class      admit.Class   // what the client asks for; Normal if it does not
 	Headers    Headers       // for what an endpoint wants to know of them
 
 	// The answer.
@@ -36,8 +37,10 @@ type Call struct {
 	request  scorer.Request
 	start    scorer.Instant
 	waited   time.Duration // for a slot; 0 where one was free
+	shed     shed          // why it got no slot
+	estimate time.Duration // how long it would have waited for one
 	place    admit.Place
-	replica  *Replica // granted by whoever released it
+	replica  *Replica // granted by whoever released it; nil if the place went to another
 	ticket   scorer.Ticket
 	wait     wait
 	snapshot atomic.Pointer[Snapshot] // held while not nil
@@ -67,6 +70,23 @@ type Headers interface {
 	Peek(name string) []byte
 }
 
+// caller is whose call it is; all who are not named are one.
+func (c *Call) caller() string {
+	if c.Principal == nil {
+		return ""
+	}
+	return c.Principal.ID
+}
+
+// SetPriority sets the class by its name: low, normal or high. Others change nothing.
+func (c *Call) SetPriority(name []byte) {
+	for class := admit.Low; class < admit.Classes; class++ {
+		if string(name) == class.String() {
+			c.Class = class
+		}
+	}
+}
+
 // SetBody sets what is sent to the scorer.
 func (c *Call) SetBody(kind scorer.Kind, headLength int, body []byte) {
 	c.request.Kind, c.request.HeadLength, c.request.Body = kind, headLength, body
@@ -80,7 +100,7 @@ const maxKept = 1 << 20
 
 // reset empties a call for its next request.
 func (c *Call) reset() {
-	c.Name, c.Pin, c.Credential, c.Timeout, c.Headers = nil, nil, nil, 0, nil
+	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Headers = nil, nil, nil, 0, admit.Normal, nil
 	c.Endpoint, c.Version, c.Principal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, 0
 	c.wait.left.Store(false)
 	c.request = scorer.Request{Wait: &c.wait.Waiter}

@@ -59,7 +59,7 @@ func (p *Path) InFlight() int { return p.calls.active() }
 func (p *Path) Serve(c *Call) {
 	c.Version, c.Endpoint = nil, nil
 	c.Response.Reset()
-	c.start, c.waited = scorer.Now(), 0
+	c.start, c.waited, c.shed = scorer.Now(), 0, shedNot
 	s := p.enter(c)
 	if status := p.serve(c, s); status != scorer.OK {
 		c.Response.Fail(status, c.message(status))
@@ -194,21 +194,23 @@ func (s *Sticky) client(c *Call) []byte {
 	return c.Headers.Peek(s.Header)
 }
 
+// maxAttempts bounds how often one request is sent.
+const maxAttempts = 3
+
 // score admits c and sends it to a replica. Work that certainly never began is
-// sent once more, since its replica may have left while c was on its way.
+// sent again, since its replica may have left while c was on its way.
 func (p *Path) score(c *Call, v *Version) scorer.Status {
-	for attempt := 0; ; attempt++ {
+	for tries := maxAttempts - 1; ; tries-- {
 		r, status := v.Pool.acquire(c, v.Limits.QueueWait)
 		if status != scorer.OK {
 			return status
 		}
+		own := c.start.Add(v.Limits.ScoringTimeout + c.waited)
 		c.request.Deadline = c.deadline(v.Limits.ScoringTimeout + c.waited)
 		c.wait.expires.Store(int64(c.request.Deadline))
 		r.scorer.Score(&c.request, &c.Response)
 		c.wait.expires.Store(0)
-		again := c.Response.NotStarted && c.Response.Status == scorer.Unavailable
-		v.Pool.release(r, again)
-		if !again || attempt > 0 {
+		if !v.Pool.release(r, c.outcome(own), tries) {
 			return scorer.OK
 		}
 		c.Response.Reset()
@@ -257,18 +259,34 @@ func (c *Call) message(s scorer.Status) string {
 		if c.Version == nil {
 			return "too many tokens are being verified; try again later"
 		}
-		return "too many requests for this version: no slot became free in time; try again later or add replicas"
+		return "too many requests for this version: " + c.overload() + "; try again later or add replicas"
 	case scorer.Unavailable:
 		if c.Version == nil {
 			return "the issuer's keys are not known yet; try again later"
 		}
 		return "no replica of this version is ready; try again later"
 	case scorer.DeadlineExceeded:
+		if c.shed == shedLate {
+			return "no answer in time: the request would have had to wait about " + c.estimate.Round(time.Millisecond).String() + " for a slot"
+		}
 		return "no answer in time; the request waited for a slot until its deadline"
 	case scorer.Canceled:
 		return "cancelled by the client"
 	}
 	return "the request could not be answered"
+}
+
+// overload says why there was no slot.
+func (c *Call) overload() string {
+	switch c.shed {
+	case shedFull:
+		return "its queue is full"
+	case shedLate:
+		return "its queue takes about " + c.estimate.Round(time.Millisecond).String()
+	case shedDisplaced:
+		return "others had fewer in its queue, or a higher priority"
+	}
+	return "no slot became free in time"
 }
 
 // printable is a client's name as it may stand in a message: short, in plain

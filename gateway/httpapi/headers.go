@@ -24,6 +24,7 @@ type headers struct {
 	clientID   []byte // x-ms-client-request-id, or the deprecated x-ms-request-id
 	headLength int    // Inference-Header-Content-Length; -1 if absent, -2 if it is no number
 	timeout    time.Duration
+	priority   []byte
 	trace      scorer.Trace
 	encoded    bool // the body is compressed
 }
@@ -55,6 +56,8 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 			if ms := natural(v); ms > 0 {
 				h.timeout = time.Duration(ms) * time.Millisecond
 			}
+		case "X-Sluice-Priority":
+			h.priority = v
 		case "Traceparent":
 			h.trace = traceparent(v)
 		case "Content-Encoding":

@@ -40,7 +40,8 @@ var order = map[string][]string{
 	"gateway/balance": {"scorer"},
 	"gateway/metrics": {"scorer"},
 	"gateway/limit":   {"scorer"},
-	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics"},
+	"gateway/mirror":  {"scorer", "scorer/codec"}, // reads answers, after the path is done with them
+	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics", "gateway/mirror"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
 	"gateway/httpapi":  {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
 	"gateway/snapshot": {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/token", "router", "deploy/spec"},

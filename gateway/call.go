@@ -109,6 +109,12 @@ func (c *Call) reset() {
 	}
 }
 
+// begin makes c ready for the path.
+func (c *Call) begin() {
+	c.Response.Reset()
+	c.start, c.waited, c.shed = scorer.Now(), 0, shedNot
+}
+
 // calls keeps every call of a path, idle or not, so that one goroutine can watch
 // the deadlines of all of them: a request costs no timer. There are as many as
 // were ever in flight at a time.

@@ -58,13 +58,13 @@ func (p *Path) InFlight() int { return p.calls.active() }
 // and c.Version what served it, nil where the request did not get that far.
 func (p *Path) Serve(c *Call) {
 	c.Version, c.Endpoint = nil, nil
-	c.Response.Reset()
-	c.start, c.waited, c.shed = scorer.Now(), 0, shedNot
+	c.begin()
 	s := p.enter(c)
 	if status := p.serve(c, s); status != scorer.OK {
 		c.Response.Fail(status, c.message(status))
 	}
 	p.record(c)
+	c.mirror()
 	if c.meter != nil {
 		c.meter.Settle(&c.Endpoint.Quota.Rates, c.Response.Rows, c.Response.Device, scorer.Now())
 	}

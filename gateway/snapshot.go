@@ -25,6 +25,7 @@ type Endpoint struct {
 	Versions []*Version // as in Split
 	Sticky   *Sticky    // nil assigns every request by itself
 	Quota    *Quota     // nil does not limit callers
+	Mirror   *Mirror    // gets copies; nil is none
 	Fallback *Version   // serves where the assigned version has no ready replica; nil is none
 }
 

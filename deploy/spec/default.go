@@ -9,6 +9,11 @@ func (e *Endpoint) Default() {
 	if t := e.Spec.Auth.Token; t != nil {
 		t.ClockSkewSeconds = cmp.Or(t.ClockSkewSeconds, 60)
 	}
+	if m := &e.Spec.Mirror; m.To != "" {
+		m.MaxConcurrent = cmp.Or(m.MaxConcurrent, 2)
+		m.MaxQueued = cmp.Or(m.MaxQueued, 64)
+		m.MaxBodyBytes = cmp.Or(m.MaxBodyBytes, 256<<10)
+	}
 	e.Spec.Split.Fallback = cmp.Or(e.Spec.Split.Fallback, FallbackNone)
 	chosen := false
 	for i := range e.Spec.Versions {

@@ -72,9 +72,33 @@ type EndpointSpec struct {
 	// What each caller (a key, the subject of a token) may take per second, of all versions together. More gets 429 with Retry-After.
 	Limits Limits `json:"limits,omitzero"`
 
+	// Which version gets copies of requests, besides the one that answers them.
+	Mirror Mirror `json:"mirror,omitzero"`
+
 	// 1 to 6 versions. The traffic that no percentile claims goes to the default one.
 	Versions []Version `json:"versions" jsonschema:"minItems=1,maxItems=6"`
 }
+
+// Mirror is which version gets copies of requests. Its answers are compared with those that clients get, and then dropped. Requests that pin a version are not copied.
+type Mirror struct {
+	// The name of the version that gets copies of what the others served.
+	To string `json:"to,omitempty" jsonschema:"maxLength=63,pattern=^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"`
+
+	// Percent of the requests that are copied, with at most two decimals.
+	Percentile float64 `json:"percentile,omitempty" jsonschema:"minimum=0,maximum=100"`
+
+	// The most copies in flight. Default 2.
+	MaxConcurrent int `json:"maxConcurrent,omitempty" jsonschema:"minimum=1,maximum=1024,default=2"`
+
+	// The most copies that wait; further ones are dropped. Default 64.
+	MaxQueued int `json:"maxQueued,omitempty" jsonschema:"minimum=1,maximum=65536,default=64"`
+
+	// The largest body in bytes, of a request or an answer, that is copied. Default 262144.
+	MaxBodyBytes int `json:"maxBodyBytes,omitempty" jsonschema:"minimum=1,maximum=104857600,default=262144"`
+}
+
+// BasisPoints is the percentile in hundredths of a percent.
+func (m *Mirror) BasisPoints() int { return basisPoints(m.Percentile) }
 
 // Limits are what one caller may take. What is left out is not limited.
 type Limits struct {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -20,6 +21,7 @@ func (e *Endpoint) Validate() Findings {
 	c.metadata(&d.Metadata)
 	c.auth("spec.auth", &d.Spec.Auth)
 	c.split("spec.split", d)
+	c.mirror("spec.mirror", d)
 	c.versions(d)
 	c.findings.sort()
 	return c.findings
@@ -198,6 +200,27 @@ func (c *check) split(path string, e *Endpoint) {
 	}
 	if s.Sticky == StickyPrincipal && e.Spec.Auth.Mode == AuthNone {
 		c.fail(path+".sticky", "is principal, and with auth.mode none nobody says who they are; use sticky: header")
+	}
+}
+
+// mirror checks where copies go; path is where e says it.
+func (c *check) mirror(path string, e *Endpoint) {
+	m := &e.Spec.Mirror
+	switch {
+	case *m == Mirror{}:
+		return
+	case m.To == "":
+		c.fail(path+".to", "is missing; name the version that gets the copies, or remove mirror")
+	case !slices.ContainsFunc(e.Spec.Versions, func(v Version) bool { return v.Name == m.To }):
+		c.fail(path+".to", "is %s, which is no version of the endpoint", quote(m.To))
+	case len(e.Spec.Versions) == 1:
+		c.fail(path+".to", "is the only version, and so serves the requests itself; add one to compare it with")
+	}
+	switch {
+	case m.Percentile == 0:
+		c.fail(path+".percentile", "is missing; give the percentage of requests to copy")
+	case !twoDecimals(m.Percentile):
+		c.fail(path+".percentile", "is %s; must have at most two decimals", number(m.Percentile))
 	}
 }
 

@@ -57,6 +57,13 @@ type kept struct {
 	slots     map[string]*router.Slots
 	meters    map[string]*limit.Meters
 	verifiers map[string]verifier
+	copiers   map[string]copier
+}
+
+// copier sends an endpoint's copies, and what it was made of.
+type copier struct {
+	spec   spec.Mirror
+	copier *gateway.Copier
 }
 
 // labels name the series of one version.
@@ -79,7 +86,7 @@ func NewCompiler(c Config) *Compiler {
 func (c *Compiler) Compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error) {
 	var list []*gateway.Endpoint
 	var errs []error
-	c.next = kept{map[string]*router.Sequence{}, map[string]*router.Slots{}, map[string]*limit.Meters{}, map[string]verifier{}}
+	c.next = kept{map[string]*router.Sequence{}, map[string]*router.Slots{}, map[string]*limit.Meters{}, map[string]verifier{}, map[string]copier{}}
 	for _, e := range endpoints {
 		compiled, err := c.endpoint(e)
 		if err != nil {
@@ -122,6 +129,9 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 		}
 	}
 	out.Quota = c.quota(name, &e.Spec.Limits)
+	if out.Mirror, err = c.mirror(name, &e.Spec.Mirror, out); err != nil {
+		return nil, err
+	}
 	out.Sticky, err = c.sticky(e, versions)
 	return out, err
 }
@@ -141,6 +151,39 @@ func (c *Compiler) quota(endpoint string, l *spec.Limits) *gateway.Quota {
 	}
 	c.next.meters[endpoint] = m
 	return &gateway.Quota{Rates: r, Meters: m}
+}
+
+// mirror is who sends an endpoint's copies: the one that it has already, unless
+// its configuration has changed. Nil where there is none.
+func (c *Compiler) mirror(endpoint string, m *spec.Mirror, e *gateway.Endpoint) (*gateway.Mirror, error) {
+	if m.To == "" {
+		return nil, nil
+	}
+	k, ok := c.copiers[endpoint]
+	if !ok || k.spec != *m {
+		config := gateway.CopierConfig{
+			Path: c.config.Path, BasisPoints: m.BasisPoints(), Concurrent: m.MaxConcurrent, Queued: m.MaxQueued, MaxBody: m.MaxBodyBytes,
+		}
+		if c.config.Metrics != nil {
+			config.Series = c.config.Metrics.Mirror(endpoint, m.To)
+		}
+		made, err := gateway.NewCopier(config)
+		if err != nil {
+			return nil, err
+		}
+		k = copier{*m, made}
+	}
+	c.next.copiers[endpoint] = k
+	return &gateway.Mirror{To: e.Versions[e.Split.Find([]byte(m.To))], Copier: k.copier}, nil
+}
+
+// closeCopiers ends those of before that are not used any more.
+func (c *Compiler) closeCopiers(before map[string]copier) {
+	for name, k := range before {
+		if c.copiers[name].copier != k.copier {
+			k.copier.Close()
+		}
+	}
 }
 
 // sticky is the slots of an endpoint that wants them.
@@ -218,10 +261,13 @@ func (c *Compiler) closeKeysets() {
 	}
 }
 
-// Close ends what refreshes keys. The path must not be used any more.
+// Close ends what refreshes keys and sends copies. No request may be in flight any
+// more; the path is closed after it.
 func (c *Compiler) Close() {
-	c.verifiers = nil
+	copiers := c.copiers
+	c.verifiers, c.copiers = nil, nil
 	c.closeKeysets()
+	c.closeCopiers(copiers)
 }
 
 // place is a version's place in the split.
@@ -267,16 +313,17 @@ func (c *Compiler) Apply(s *gateway.Snapshot) error {
 		}
 	}
 	c.config.Path.Swap(s)
-	before := c.slots
+	before := c.kept
 	c.generation, c.kept = s.Generation, c.next
 	c.closeKeysets()
+	c.closeCopiers(before.copiers)
 	for l := range c.series {
 		if !served[l] {
 			delete(c.series, l)
 			c.config.Metrics.Forget(l.endpoint, l.version, l.variant)
 		}
 	}
-	return c.keep(before)
+	return c.keep(before.slots)
 }
 
 // keep stores the slots that are not as before.

@@ -82,8 +82,8 @@ func open(t *testing.T) *house {
 	m := metrics.New(h.registry)
 	h.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
 	t.Cleanup(func() {
-		h.path.Close()
 		h.compiler.Close()
+		h.path.Close()
 	})
 	h.compiler = NewCompiler(Config{Path: h.path, Metrics: m, Secret: []byte("secret"), Slots: h.store, Keys: func(e *spec.Endpoint) (string, string, error) {
 		k, ok := h.keys[e.Metadata.Name]
@@ -306,6 +306,117 @@ func TestTheDefaultStandsInWhereThatIsSet(t *testing.T) {
 	if status, _, _ := ask(""); status != scorer.Unavailable {
 		t.Errorf("without any replica: %v", status)
 	}
+}
+
+// scores answers as a model of two classes would.
+type scores string
+
+func (s scores) Score(_ *scorer.Request, resp *scorer.Response) {
+	resp.Status = scorer.OK
+	resp.Body = append(append(append(resp.Body[:0], `{"outputs":[{"name":"p","datatype":"FP32","shape":[1,2],"data":[`...), s...), "]}]}"...)
+}
+
+func TestAMirrorGetsItsShareAndIsCompared(t *testing.T) {
+	h := open(t)
+	const spec = `metadata: {name: digits}
+spec:
+  mirror: {to: b, percentile: 25, maxQueued: 1000}
+  versions:
+    - {name: a, model: a.onnx, trafficPercentile: 100, default: true}
+    - {name: b, model: b.onnx}`
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "a"}).SetReplicas([]gateway.Offered{{Scorer: scores("0.75,0.25"), Offer: scorer.Offer{Window: 8}}})
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: scores("0.5,0.75"), Offer: scorer.Offer{Window: 8}}})
+	h.apply(t, spec)
+	for i := range 400 {
+		if i == 200 {
+			h.apply(t, spec) // goes on as it was
+		}
+		if s, body := h.ask("digits", "one"); s != scorer.OK || !strings.Contains(body, "0.75,0.25") {
+			t.Fatalf("a client got %v %s; want the answer of a", s, body)
+		}
+	}
+	want := `
+# HELP sluice_mirror_rows_total Rows whose first choices were compared.
+# TYPE sluice_mirror_rows_total counter
+sluice_mirror_rows_total{endpoint="digits",version="b"} 100
+# HELP sluice_mirror_top1_disagreements_total Rows whose first choices differ.
+# TYPE sluice_mirror_top1_disagreements_total counter
+sluice_mirror_top1_disagreements_total{endpoint="digits",version="b"} 100
+# HELP sluice_mirrored_total Copies that were sent to a mirror, by how they ended.
+# TYPE sluice_mirrored_total counter
+sluice_mirrored_total{endpoint="digits",status="OK",version="b"} 100
+`
+	var err error
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		err = testutil.GatherAndCompare(h.registry, strings.NewReader(want), "sluice_mirrored_total", "sluice_mirror_rows_total", "sluice_mirror_top1_disagreements_total")
+		if err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	if n, err := testutil.GatherAndCount(h.registry, "sluice_requests_total"); n != 1 || err != nil {
+		t.Errorf("%d series of requests, %v; want only the clients'", n, err)
+	}
+}
+
+// stuck never answers by itself.
+type stuck struct{}
+
+func (stuck) Score(req *scorer.Request, resp *scorer.Response) {
+	req.Wait.Arm()
+	req.Wait.Wait()
+	resp.Fail(scorer.Canceled, "gone")
+}
+
+func TestAMirrorThatIsStuckIsNotInTheWay(t *testing.T) {
+	h := open(t)
+	const mirrored = `metadata: {name: digits}
+spec:
+  mirror: {to: b, percentile: 100, maxConcurrent: 3, maxQueued: 5, maxBodyBytes: 10}
+  versions:
+    - {name: a, model: a.onnx, trafficPercentile: 100, default: true}
+    - {name: b, model: b.onnx}`
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: stuck{}, Offer: scorer.Offer{Window: 8}}})
+	h.apply(t, mirrored)
+	for range 100 {
+		if s, body := h.ask("digits", "one"); s != scorer.OK || body != "a" {
+			t.Fatalf("a client got %v %s", s, body)
+		}
+	}
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "a"}).SetReplicas([]gateway.Offered{{Scorer: named("a long answer"), Offer: scorer.Offer{Window: 8}}})
+	h.ask("digits", "one")
+	dropped := func(reason string) float64 { return counter(t, h.registry, "sluice_mirror_dropped_total", "reason", reason) }
+	if n := dropped("queue_full"); n < 92 || n > 95 {
+		t.Errorf("%v copies were dropped of 100; want all but 3 in flight and 5 that wait", n)
+	}
+	if n := dropped("too_large"); n != 1 {
+		t.Errorf("%v copies were too large; want 1", n)
+	}
+	h.apply(t, strings.Replace(mirrored, "  mirror: {to: b, percentile: 100, maxConcurrent: 3, maxQueued: 5, maxBodyBytes: 10}\n", "", 1)) // ends them
+}
+
+// counter is the value of a counter with one label.
+func counter(t *testing.T, g prometheus.Gatherer, name, label, value string) float64 {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == label && l.GetValue() == value {
+					return m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return 0
 }
 
 func TestWhatIsGoneIsForgotten(t *testing.T) {

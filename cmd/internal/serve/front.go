@@ -311,7 +311,7 @@ func (f *front) drain() error {
 	if err := f.http.Shutdown(ctx); err != nil {
 		return fmt.Errorf("drain: %w; %d requests were cut off", err, f.path.InFlight())
 	}
-	f.path.Close()
 	f.compiler.Close()
+	f.path.Close()
 	return nil
 }

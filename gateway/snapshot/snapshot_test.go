@@ -387,7 +387,9 @@ spec:
 	}
 	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "a"}).SetReplicas([]gateway.Offered{{Scorer: named("a long answer"), Offer: scorer.Offer{Window: 8}}})
 	h.ask("digits", "one")
-	dropped := func(reason string) float64 { return counter(t, h.registry, "sluice_mirror_dropped_total", "reason", reason) }
+	dropped := func(reason string) float64 {
+		return counter(t, h.registry, "sluice_mirror_dropped_total", "reason", reason)
+	}
 	if n := dropped("queue_full"); n < 92 || n > 95 {
 		t.Errorf("%v copies were dropped of 100; want all but 3 in flight and 5 that wait", n)
 	}

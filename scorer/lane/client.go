@@ -18,7 +18,7 @@ type ClientConfig struct {
 	Network, Address string // "unix" or "tcp"
 	MaxBody          int    // bytes of an answer's body; 0 means 1 GiB
 	// OnOffers is told what the scorer offers: at first, at every change, and
-	// nothing when the connection is lost. From one goroutine.
+	// nothing when the connection is lost or not answered on. One call at a time.
 	OnOffers func([]*Remote)
 	Log      *slog.Logger // nil is silent
 }
@@ -97,7 +97,8 @@ func (c *Client) session() error {
 	if err != nil {
 		return err
 	}
-	k := &clientConn{conn: newConn(n), client: c, remotes: map[uint32]*Remote{}}
+	k := &clientConn{client: c, remotes: map[uint32]*Remote{}}
+	k.conn = newConn(n, k.silent)
 	c.mu.Lock()
 	c.current = k
 	c.mu.Unlock()
@@ -108,7 +109,7 @@ func (c *Client) session() error {
 	}
 	err = k.serve()
 	k.fail(err)
-	c.config.OnOffers(nil)
+	k.tell(func() { k.gone = true })
 	k.abandonAll()
 	k.tasks.Wait()
 	return err
@@ -124,6 +125,30 @@ type clientConn struct {
 	// Guarded by conn.mu.
 	slots []slot
 	free  []uint16
+
+	telling sync.Mutex // guards what follows, and calls of OnOffers
+	offered []*Remote
+	quiet   bool // the scorer does not answer
+	gone    bool
+}
+
+// tell changes what is known of the offers and tells it on.
+func (c *clientConn) tell(change func()) {
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	change()
+	if c.quiet || c.gone {
+		c.client.config.OnOffers(nil)
+		return
+	}
+	c.client.config.OnOffers(c.offered)
+}
+
+func (c *clientConn) silent(quiet bool) {
+	if quiet {
+		c.client.config.Log.Warn("scorer does not answer; it is left out until it does", "address", c.client.config.Address)
+	}
+	c.tell(func() { c.quiet = quiet })
 }
 
 // slot is a request in flight. Its stream is generation<<16 | index, so that a
@@ -270,8 +295,9 @@ func (c *clientConn) serve() error {
 			err = c.response(&h, p)
 		case typeData:
 			err = c.data(&h, p)
+		case typePing, typePong:
 		case typeGoAway:
-			c.client.config.OnOffers(nil)
+			c.tell(func() { c.offered = nil })
 		default:
 			err = fmt.Errorf("%w: frame of type %d from a scorer", errFrame, h.kind)
 		}
@@ -302,7 +328,7 @@ func (c *clientConn) offers(p []byte) error {
 		r.offer.Store(&o.Offer)
 		remotes = append(remotes, r)
 	}
-	c.client.config.OnOffers(remotes)
+	c.tell(func() { c.offered = remotes })
 	return nil
 }
 

@@ -644,6 +644,38 @@ func TestReloadsLoseNoRequest(t *testing.T) {
 	}
 }
 
+// A process that starts while the specification cannot be used serves what was
+// good last, and says so.
+func TestWhatWasServedLastIsServedWhileTheFileIsBad(t *testing.T) {
+	p, _, _, file := serveDigits(t)
+	p.stop()
+	good := read(t, file)
+	for _, bad := range []func(){
+		func() { _ = os.WriteFile(file, []byte("kind: Nonsense\n"), 0o600) },
+		func() { _ = os.Remove(file) },
+	} {
+		bad()
+		http, admin := free(t), free(t)
+		p := start(t, "sluice", "serve", "--file", file, "--http", http, "--metrics", admin, "--state", filepath.Join(filepath.Dir(file), "state"), "--drain-delay", "10ms")
+		eventually(t, "ready", ready(admin))
+		stale := func(n int) func() bool {
+			return func() bool {
+				a, err := call("GET", "http://"+admin+"/metrics", nil)
+				return err == nil && strings.Contains(string(a.body), fmt.Sprintf("\nsluice_config_stale %d\n", n))
+			}
+		}
+		if !stale(1)() {
+			t.Error("nothing says that what is served is old")
+		}
+		count(t, "http://"+http, 10)
+		if err := os.WriteFile(file, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "applied", stale(0))
+		p.stop()
+	}
+}
+
 func TestSIGTERMFinishesWhatIsThere(t *testing.T) {
 	p, base, _, _ := serveDigits(t)
 	l := begin(t, base, 4)

@@ -61,6 +61,7 @@ type front struct {
 	path     *gateway.Path
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
+	keeper   *keeper
 	certs    *certs.Certs              // nil serves plain HTTP
 	specs    map[string]*spec.Endpoint // what is served now
 }
@@ -89,6 +90,7 @@ func newFront(o Options) (*front, error) {
 	if f.state, err = state.Open(o.State); err != nil {
 		return nil, err
 	}
+	f.keeper = newKeeper(f.registry, f.state, o.File)
 	m := metrics.New(f.registry)
 	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
 	f.registry.MustRegister(f.path)
@@ -195,14 +197,31 @@ func load(path string, log *slog.Logger) ([]*spec.Endpoint, error) {
 	return endpoints, nil
 }
 
-// run loads the specification, applies it again whenever it changes or SIGHUP
-// comes, and returns when ctx ends or one of the servers fails.
-func run(ctx context.Context, o Options, apply configure, started func(), failed <-chan error) error {
+// first applies the specification; where that cannot be done, what was served last.
+func first(ctx context.Context, o Options, k *keeper, apply configure) ([]*spec.Endpoint, error) {
 	endpoints, err := load(o.File, o.Log)
-	if err != nil {
-		return err
+	if err == nil {
+		if err = apply(ctx, endpoints); err == nil {
+			return endpoints, k.applied(endpoints)
+		}
 	}
-	if err := apply(ctx, endpoints); err != nil {
+	k.failed()
+	kept := k.last()
+	if kept == nil {
+		return nil, err
+	}
+	o.Log.Error("specification not applied; what was served last is", "file", o.File, "error", err)
+	if again := apply(ctx, kept); again != nil {
+		return nil, errors.Join(err, fmt.Errorf("what was served last: %w", again))
+	}
+	return kept, nil
+}
+
+// run applies the specification, applies it again whenever it changes or SIGHUP
+// comes, and returns when ctx ends or one of the servers fails.
+func run(ctx context.Context, o Options, k *keeper, apply configure, started func(), failed <-chan error) error {
+	endpoints, err := first(ctx, o, k, apply)
+	if err != nil {
 		return err
 	}
 	started()
@@ -227,7 +246,7 @@ func run(ctx context.Context, o Options, apply configure, started func(), failed
 		case <-hangup:
 		case <-changed:
 		}
-		if endpoints := reload(ctx, o, apply); endpoints != nil {
+		if endpoints := reload(ctx, o, k, apply); endpoints != nil {
 			keys.Store(keyFiles(endpoints))
 		}
 	}
@@ -248,14 +267,18 @@ func keyFiles(endpoints []*spec.Endpoint) *[]string {
 
 // reload applies the specification anew. One that cannot be applied changes
 // nothing, and nil is returned.
-func reload(ctx context.Context, o Options, apply configure) []*spec.Endpoint {
+func reload(ctx context.Context, o Options, k *keeper, apply configure) []*spec.Endpoint {
 	endpoints, err := load(o.File, o.Log)
 	if err == nil {
 		err = apply(ctx, endpoints)
 	}
 	if err != nil {
+		k.failed()
 		o.Log.Error("specification not applied; what was served before goes on", "file", o.File, "error", err)
 		return nil
+	}
+	if err := k.applied(endpoints); err != nil {
+		o.Log.Error("specification served, and not kept for the next start", "error", err)
 	}
 	o.Log.Info("specification applied", "file", o.File, "endpoints", len(endpoints))
 	return endpoints

@@ -49,7 +49,7 @@ func Scorer(ctx context.Context, o Options) error {
 		}
 		o.Log.Info("serving", "lane", text(at), "metrics", text(metrics))
 	}
-	if err := run(ctx, o, apply, started, failed); err != nil {
+	if err := run(ctx, o, newKeeper(registry, "", o.File), apply, started, failed); err != nil {
 		return err
 	}
 	draining.Store(true)
@@ -140,7 +140,7 @@ func Gateway(ctx context.Context, o Options) error {
 		}
 		f.start(ctx, failed)
 	}
-	err = run(ctx, o, apply, started, failed)
+	err = run(ctx, o, f.keeper, apply, started, failed)
 	if err == nil {
 		err = f.drain()
 	}

@@ -31,7 +31,7 @@ func Sluice(ctx context.Context, o Options) error {
 		return f.applyLocal(ctx, set, endpoints)
 	}
 	started := func() { f.start(ctx, failed) }
-	if err := run(ctx, o, apply, started, failed); err != nil {
+	if err := run(ctx, o, f.keeper, apply, started, failed); err != nil {
 		return err
 	}
 	return f.drain()

@@ -100,6 +100,14 @@ func (d Dir) SaveSlots(endpoint string, s *router.Slots) error {
 	return write(d.slotFile(endpoint), append(text, '\n'))
 }
 
+func (d Dir) goodFile() string { return filepath.Join(string(d), "last-good.yaml") }
+
+// KeepGood keeps the specification that is served.
+func (d Dir) KeepGood(text []byte) error { return write(d.goodFile(), text) }
+
+// LastGood is what was kept last.
+func (d Dir) LastGood() ([]byte, error) { return os.ReadFile(d.goodFile()) }
+
 // write replaces a file as a whole, so that a crash leaves the old or the new one.
 func write(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*")

@@ -33,7 +33,8 @@ var order = map[string][]string{
 
 	"auth":        {},
 	"auth/apikey": {"auth"},
-	"auth/token":  {"auth"},
+	"auth/issue":  {},
+	"auth/token":  {"auth", "auth/issue"}, // the house's own issuer is one of those that it verifies
 	"router":      {},
 
 	"gateway/admit":   {"scorer"},
@@ -44,7 +45,7 @@ var order = map[string][]string{
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics", "gateway/mirror"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
 	"gateway/httpapi":  {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
-	"gateway/snapshot": {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/token", "router", "deploy/spec"},
+	"gateway/snapshot": {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
 
 	"deploy/spec": {},
 

@@ -709,7 +709,7 @@ func TestAnEndpointThatCannotBeServedIsRefused(t *testing.T) {
 	f([2]string{"mlp.onnx", "none.onnx"}, "none.onnx")
 	f([2]string{"trafficPercentile: 90", "trafficPercentile: 95"}, "endpoint.yaml:")
 	f([2]string{"mode: key", "mode: token"}, "keys: has no effect with mode token")
-	f([2]string{"mode: key\n    keys:\n      primary: {env: DIGITS_KEY}", "mode: token"}, "spec.auth.token: is missing")
+	f([2]string{"mode: key\n    keys:\n      primary: {env: DIGITS_KEY}", "mode: token\n    token: {issuer: i}"}, "spec.auth.token.audience: is missing")
 	f([2]string{"model: mlp.onnx", "model: mlp.onnx\n      accelerator: cuda"}, `accelerator "cuda" is not built in`)
 }
 

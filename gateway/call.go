@@ -30,6 +30,7 @@ type Call struct {
 	Version   *Version
 	Reason    router.Reason
 	Principal *auth.Principal
+	Refusal   error         // of package auth: why the caller was not let in; nil if it was
 	RetryIn   time.Duration // how long a caller should wait; 0 says nothing
 
 	exceeded limit.Kind
@@ -101,7 +102,7 @@ const maxKept = 1 << 20
 // reset empties a call for its next request.
 func (c *Call) reset() {
 	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Headers = nil, nil, nil, 0, admit.Normal, nil
-	c.Endpoint, c.Version, c.Principal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, 0
+	c.Endpoint, c.Version, c.Principal, c.Refusal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, nil, 0
 	c.wait.left.Store(false)
 	c.request = scorer.Request{Wait: &c.wait.Waiter}
 	if cap(c.Response.Body) > maxKept {

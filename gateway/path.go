@@ -85,9 +85,13 @@ func (p *Path) enter(c *Call) *Snapshot {
 // serve is the path. A status other than OK means that the gateway itself
 // answers, with the message of that status; a scorer's answer is in c.Response.
 func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
-	e, who, status := s.identify(c.Name, c.Credential)
-	c.Endpoint, c.Principal = e, who
-	if status != scorer.OK {
+	e, who, err := s.identify(c.Name, c.Credential)
+	c.Endpoint, c.Principal, c.Refusal = e, who, err
+	if e == nil {
+		return scorer.NotFound
+	}
+	if err != nil {
+		status, _ := Refuse(err)
 		return status
 	}
 	if e.Quota != nil && !e.Quota.admit(c) {
@@ -112,46 +116,54 @@ func (q *Quota) admit(c *Call) bool {
 	return true
 }
 
-// identify finds the endpoint and who calls it. A status other than OK says what
-// there is none of; an endpoint that refuses the caller is found.
-func (s *Snapshot) identify(name, credential []byte) (*Endpoint, *auth.Principal, scorer.Status) {
+// identify finds the endpoint, nil if there is none, and who calls it. An endpoint
+// that refuses the caller is found.
+func (s *Snapshot) identify(name, credential []byte) (*Endpoint, *auth.Principal, error) {
 	e := s.Endpoint(name)
 	if e == nil {
-		return nil, nil, scorer.NotFound
+		return nil, nil, nil
 	}
 	who, err := e.Auth.Authenticate(credential)
-	if err != nil {
-		return e, nil, refusal(err)
-	}
-	return e, who, scorer.OK
+	return e, who, err
 }
 
 // MayCall reports whether Serve would let a caller in, for front ends that want to
 // know before they read a body.
 func (p *Path) MayCall(name, credential []byte) bool {
-	_, _, status := p.snapshot.Load().identify(name, credential)
-	return status == scorer.OK
+	e, _, err := p.snapshot.Load().identify(name, credential)
+	return e != nil && err == nil
 }
 
-// refusal is the status of an authenticator's error.
-func refusal(err error) scorer.Status {
+// Refuse is the status of an authenticator's error, and what a client is told: what
+// it can do, and nothing that it could guess by.
+func Refuse(err error) (scorer.Status, string) {
+	var lacking *auth.Lacking
 	switch {
+	case errors.Is(err, auth.ErrForm):
+		return scorer.Unauthenticated, "no valid credential; this endpoint takes a token, as 'Authorization: Bearer TOKEN'"
+	case errors.Is(err, auth.ErrEnded):
+		return scorer.Unauthenticated, "no valid credential; the token has expired or was revoked; get another"
 	case errors.Is(err, auth.ErrMissing), errors.Is(err, auth.ErrInvalid):
-		return scorer.Unauthenticated
+		return scorer.Unauthenticated, "no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'"
+	case errors.Is(err, auth.ErrSeveral):
+		return scorer.InvalidArgument, "more than one credential; send one"
+	case errors.As(err, &lacking):
+		return scorer.PermissionDenied, "the token is valid, and lacks the scope '" + lacking.Scope + "'"
 	case errors.Is(err, auth.ErrForbidden):
-		return scorer.PermissionDenied
+		return scorer.PermissionDenied, "the token is valid, and not for this endpoint"
 	case errors.Is(err, auth.ErrBusy):
-		return scorer.Overloaded
+		return scorer.Overloaded, "too many tokens are being verified; try again later"
 	case errors.Is(err, auth.ErrUnavailable):
-		return scorer.Unavailable
+		return scorer.Unavailable, "the issuer's keys are not known yet; try again later"
 	}
-	return scorer.Internal
+	return scorer.Internal, "the credential could not be checked"
 }
 
 // assign picks the version that serves c.
 func (e *Endpoint) assign(c *Call) (*Version, scorer.Status) {
 	if len(c.Pin) > 0 {
 		if !c.Principal.MayPin {
+			c.Refusal = &auth.Lacking{Scope: e.PinScope}
 			return nil, scorer.PermissionDenied
 		}
 		i := e.Split.Find(c.Pin)
@@ -240,30 +252,24 @@ func (p *Path) record(c *Call) {
 
 // message is what the gateway's own answers say.
 func (c *Call) message(s scorer.Status) string {
+	if c.Refusal != nil {
+		_, text := Refuse(c.Refusal)
+		if c.Principal != nil {
+			text += "; leave the version out, or get a token that may choose it"
+		}
+		return text
+	}
 	switch s {
 	case scorer.NotFound:
 		if c.Endpoint == nil {
 			return "Request for unknown model: '" + printable(c.Name) + "' is not found"
 		}
 		return "Request for unknown model: '" + printable(c.Name) + "' version " + printable(c.Pin) + " is not found"
-	case scorer.Unauthenticated:
-		return "no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'"
 	case scorer.Exhausted:
 		return "this caller's quota of " + c.exceeded.String() + " is used up; try again in " + c.RetryIn.Round(time.Millisecond).String()
-	case scorer.PermissionDenied:
-		if c.Principal != nil {
-			return "the token does not allow to choose a version; leave the version out"
-		}
-		return "the token is valid, and not for this endpoint"
 	case scorer.Overloaded:
-		if c.Version == nil {
-			return "too many tokens are being verified; try again later"
-		}
 		return "too many requests for this version: " + c.overload() + "; try again later or add replicas"
 	case scorer.Unavailable:
-		if c.Version == nil {
-			return "the issuer's keys are not known yet; try again later"
-		}
 		return "no replica of this version is ready; try again later"
 	case scorer.DeadlineExceeded:
 		if c.shed == shedLate {

@@ -21,6 +21,7 @@ type Snapshot struct {
 type Endpoint struct {
 	Name     string
 	Auth     auth.Authenticator
+	PinScope string // that a token must have to pin a version, for answers that say so
 	Split    *router.Endpoint
 	Versions []*Version // as in Split
 	Sticky   *Sticky    // nil assigns every request by itself

@@ -19,6 +19,7 @@ const maxID = 100
 // the request's.
 type headers struct {
 	credential []byte
+	several    bool // Authorization came more than once
 	pin        []byte
 	requestID  []byte
 	clientID   []byte // x-ms-client-request-id, or the deprecated x-ms-request-id
@@ -37,6 +38,7 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 	for k, v := range r.All() {
 		switch string(k) {
 		case "Authorization":
+			h.several = h.credential != nil
 			h.credential = bearer(v)
 		case "X-Api-Key":
 			key = v

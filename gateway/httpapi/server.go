@@ -14,6 +14,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice.dev/auth"
 	"sluice.dev/gateway"
 	"sluice.dev/scorer"
 )
@@ -227,6 +228,10 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t target) (scorer.Status, string) {
 	if h.encoded {
 		return scorer.Unsupported, "Unsupported compression type"
+	}
+	if h.several {
+		c.Refusal = auth.ErrSeveral
+		return gateway.Refuse(c.Refusal)
 	}
 	var named, pinned bool
 	c.Name, named = unescape(t.name)

@@ -11,6 +11,7 @@ import (
 
 	"sluice.dev/auth"
 	"sluice.dev/auth/apikey"
+	"sluice.dev/auth/issue"
 	"sluice.dev/auth/token"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
@@ -30,20 +31,21 @@ type Config struct {
 	Path    *gateway.Path
 	Metrics *metrics.Metrics // nil counts nothing
 	Keys    KeyFinder
-	Secret  []byte       // keys the hash of sticky clients; the same on every gateway of a house
+	Secret  []byte       // keys the hash of sticky clients, and the tokens of the house; the same on every gateway of it
 	Slots   SlotStore    // nil keeps slots as long as the compiler lives
 	Log     *slog.Logger // nil is silent
 }
 
-// KeyFinder resolves an endpoint's keys; an empty key is none.
-type KeyFinder func(e *spec.Endpoint) (primary, secondary string, err error)
+// KeyFinder resolves an endpoint's keys.
+type KeyFinder func(e *spec.Endpoint) (*apikey.Keys, error)
 
 // Compiler makes snapshot after snapshot for one path. It keeps what must outlive
 // them: where each endpoint's split is, and which versions are counted. Not safe
 // for concurrent use.
 type Compiler struct {
 	config     Config
-	pepper     apikey.Pepper
+	issuer     *issue.Issuer
+	verifying  token.Slots
 	generation uint64
 	keysets    map[token.Source]*token.Keyset
 	kept            // of what is served
@@ -75,7 +77,7 @@ func NewCompiler(c Config) *Compiler {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Compiler{
-		config: c, pepper: apikey.NewPepper(),
+		config: c, issuer: issue.New(c.Secret), verifying: token.NewSlots(),
 		keysets: map[token.Source]*token.Keyset{}, series: map[labels]*metrics.Series{},
 	}
 }
@@ -120,7 +122,7 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &gateway.Endpoint{Name: name, Auth: who, Split: split}
+	out := &gateway.Endpoint{Name: name, Auth: who, PinScope: pinScope(&e.Spec.Auth), Split: split}
 	for i := range e.Spec.Versions {
 		v := c.version(name, versions[i], &e.Spec.Versions[i])
 		out.Versions = append(out.Versions, v)
@@ -214,37 +216,60 @@ func (c *Compiler) authenticator(e *spec.Endpoint) (auth.Authenticator, error) {
 	case spec.AuthToken:
 		return c.verifier(e.Metadata.Name, e.Spec.Auth.Token), nil
 	}
-	primary, secondary, err := c.config.Keys(e)
-	if err != nil {
-		return nil, err
-	}
-	return apikey.New(c.pepper, primary, secondary), nil
+	return c.config.Keys(e)
 }
 
 // verifier is the one that an endpoint has already, with the tokens that it knows,
-// unless its configuration has changed.
+// unless more of its configuration has changed than what is revoked.
 func (c *Compiler) verifier(endpoint string, t *spec.Token) *token.Verifier {
-	if known, ok := c.verifiers[endpoint]; ok && reflect.DeepEqual(known.spec, *t) {
-		c.next.verifiers[endpoint] = known
-		return known.verifier
+	v := verifier{spec: *t, revoked: token.Revoked{Before: t.Revoked.Time(), Subjects: t.Revoked.Subjects, IDs: t.Revoked.IDs}}
+	v.spec.Revoked = spec.Revoked{}
+	if known, ok := c.verifiers[endpoint]; ok && reflect.DeepEqual(known.spec, v.spec) {
+		v.source, v.verifier = known.source, known.verifier
+	} else {
+		v.source, v.verifier = c.newVerifier(endpoint, t)
 	}
-	source := token.Source{File: t.JWKS.File, URL: t.JWKS.URL}
-	if c.keysets[source] == nil {
-		c.keysets[source] = token.OpenKeys(source, c.config.Log)
-	}
-	v := token.New(token.Config{
-		Issuer: t.Issuer, Audience: t.Audience, Require: t.RequiredClaims, Skew: time.Duration(t.ClockSkewSeconds) * time.Second,
-		Scope: t.Scope, PinScope: t.PinScope, Keys: c.keysets[source],
-	})
-	c.next.verifiers[endpoint] = verifier{*t, source, v}
-	return v
+	c.next.verifiers[endpoint] = v
+	return v.verifier
 }
 
 // verifier is what an endpoint's tokens are verified by, and what it was made of.
 type verifier struct {
-	spec     spec.Token
+	spec     spec.Token // but for what is revoked
+	revoked  token.Revoked
 	source   token.Source
 	verifier *token.Verifier
+}
+
+func (c *Compiler) newVerifier(endpoint string, t *spec.Token) (token.Source, *token.Verifier) {
+	config := token.Config{
+		Issuer: t.Issuer, Audience: t.Audience, Require: t.RequiredClaims, Endpoint: endpoint, Endpoints: t.EndpointsClaim,
+		Skew: time.Duration(t.ClockSkewSeconds) * time.Second, MaxLife: time.Duration(t.MaxLifetimeSeconds) * time.Second, Slots: c.verifying,
+		Scopes: token.Scopes{Call: t.Scope, Pin: t.PinScope, Mirror: t.MirrorScope, High: t.HighScope, Low: t.LowScope},
+	}
+	source := token.Source{File: t.JWKS.File, URL: t.JWKS.URL}
+	if t.Own() {
+		source = token.Source{Own: c.issuer}
+		config.Issuer, config.Audience = issue.Name, endpoint
+		config.Scopes = token.Scopes{Call: issue.Call, Pin: issue.Pin, Mirror: issue.Mirror, High: issue.High, Low: issue.Low}
+	}
+	if c.keysets[source] == nil {
+		c.keysets[source] = token.OpenKeys(source, c.config.Log)
+	}
+	config.Keys = c.keysets[source]
+	return source, token.New(config)
+}
+
+// pinScope is the scope that an endpoint's callers need to pin a version, for
+// answers that say so.
+func pinScope(a *spec.Auth) string {
+	if a.Mode != spec.AuthToken {
+		return ""
+	}
+	if a.Token.Own() {
+		return issue.Pin
+	}
+	return a.Token.PinScope
 }
 
 // closeKeysets ends those that no verifier uses.
@@ -301,6 +326,9 @@ func (c *Compiler) version(endpoint string, v router.Version, s *spec.Version) *
 	return out
 }
 
+// Issuer makes the house's own tokens.
+func (c *Compiler) Issuer() *issue.Issuer { return c.issuer }
+
 // Apply makes s, which Compile made last, the path's current snapshot, and returns
 // when no request sees the one before any more. What that had and s has not is
 // forgotten. An error means that sticky slots are served and not kept.
@@ -311,6 +339,9 @@ func (c *Compiler) Apply(s *gateway.Snapshot) error {
 			served[labels{name, v.Name, v.Variant.String()}] = true
 			v.Pool.SetLimit(v.Limits.Concurrency)
 		}
+	}
+	for _, v := range c.next.verifiers {
+		v.verifier.Revoke(v.revoked)
 	}
 	c.config.Path.Swap(s)
 	before := c.kept

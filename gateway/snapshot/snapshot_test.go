@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"sluice.dev/auth/apikey"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/metrics"
@@ -85,12 +86,12 @@ func open(t *testing.T) *house {
 		h.compiler.Close()
 		h.path.Close()
 	})
-	h.compiler = NewCompiler(Config{Path: h.path, Metrics: m, Secret: []byte("secret"), Slots: h.store, Keys: func(e *spec.Endpoint) (string, string, error) {
+	h.compiler = NewCompiler(Config{Path: h.path, Metrics: m, Secret: []byte("secret"), Slots: h.store, Keys: func(e *spec.Endpoint) (*apikey.Keys, error) {
 		k, ok := h.keys[e.Metadata.Name]
 		if !ok {
-			return "", "", errors.New("no key")
+			return nil, errors.New("no key")
 		}
-		return k[0], k[1], nil
+		return apikey.New(apikey.Pepper{}, k[0], k[1]), nil
 	}})
 	return h
 }

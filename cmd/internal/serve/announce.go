@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"sluice.dev/accel/tensor"
-	"sluice.dev/auth/apikey"
 	"sluice.dev/deploy/spec"
 )
 
@@ -18,23 +17,15 @@ import (
 // the specification, that shows how an endpoint is used.
 const exampleRequest = "sluice.dev/example-request"
 
-// generated is the kept key called name, made now if there is none.
-func (f *front) generated(name string) (string, error) {
-	key, fresh, err := f.state.Key(name, apikey.Generate)
-	if fresh && err == nil {
-		fmt.Fprintf(f.o.Out, "\nThe key of endpoint %s was generated. It is shown only now, and kept in %s:\n\n  %s\n", name, f.state.KeyFile(name), key)
-	}
-	return key, err
-}
-
 // announce tells people how to use what is served now.
 func (f *front) announce(http, metrics net.Addr) {
-	f.o.Log.Info("serving", "http", text(http), "metrics", text(metrics), "endpoints", len(f.specs))
+	specs := *f.specs.Load()
+	f.o.Log.Info("serving", "http", text(http), "metrics", text(metrics), "endpoints", len(specs))
 	if http == nil {
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(f.specs)) {
-		fmt.Fprintf(f.o.Out, "\nEndpoint %s is served. Try it:\n\n  %s\n", name, f.curl(f.specs[name], http))
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
+		fmt.Fprintf(f.o.Out, "\nEndpoint %s is served. Try it:\n\n  %s\n", name, f.curl(specs[name], http))
 	}
 	fmt.Fprintln(f.o.Out)
 }

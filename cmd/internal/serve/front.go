@@ -62,8 +62,9 @@ type front struct {
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
 	keeper   *keeper
-	certs    *certs.Certs              // nil serves plain HTTP
-	specs    map[string]*spec.Endpoint // what is served now
+	certs    *certs.Certs // nil serves plain HTTP
+	keys     *keyring
+	specs    atomic.Pointer[map[string]*spec.Endpoint] // what is served now
 }
 
 // apply makes s, compiled from endpoints, what requests see.
@@ -71,10 +72,12 @@ func (f *front) apply(s *gateway.Snapshot, endpoints []*spec.Endpoint) {
 	if err := f.compiler.Apply(s); err != nil {
 		f.o.Log.Error("sticky clients may move after a restart", "error", err)
 	}
-	f.specs = map[string]*spec.Endpoint{}
+	specs := map[string]*spec.Endpoint{}
 	for _, e := range endpoints {
-		f.specs[e.Metadata.Name] = e
+		specs[e.Metadata.Name] = e
 	}
+	f.specs.Store(&specs)
+	f.keys.forget(specs)
 }
 
 // newRegistry makes a registry with what every process reports of itself.
@@ -91,6 +94,7 @@ func newFront(o Options) (*front, error) {
 		return nil, err
 	}
 	f.keeper = newKeeper(f.registry, f.state, o.File)
+	f.keys = newKeyring(f.state, o.Out)
 	m := metrics.New(f.registry)
 	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
 	f.registry.MustRegister(f.path)
@@ -98,7 +102,7 @@ func newFront(o Options) (*front, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys, Secret: secret, Slots: f.state, Log: o.Log})
+	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys.find, Secret: secret, Slots: f.state, Log: o.Log})
 	if f.certs, err = certs.Load(o.TLS); err != nil {
 		return nil, err
 	}
@@ -144,32 +148,6 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 		return
 	}
 	f.announce(http, metrics)
-}
-
-// keys resolves an endpoint's keys. One whose environment variable is not set,
-// and a primary key that is not given at all, is generated and kept.
-func (f *front) keys(e *spec.Endpoint) (primary, secondary string, err error) {
-	k := e.Spec.Auth.Keys
-	if k.Primary == nil {
-		primary, err = f.generated(e.Metadata.Name)
-	} else {
-		primary, err = f.key(k.Primary, e.Metadata.Name)
-	}
-	if err != nil || k.Secondary == nil {
-		return primary, "", err
-	}
-	secondary, err = f.key(k.Secondary, e.Metadata.Name+"-secondary")
-	return primary, secondary, err
-}
-
-// key reads a key from its source; name is what one that is not set is generated
-// and kept under.
-func (f *front) key(s *spec.KeySource, name string) (string, error) {
-	key, err := s.Read(os.LookupEnv)
-	if errors.Is(err, spec.ErrUnset) {
-		return f.generated(name)
-	}
-	return key, err
 }
 
 // configure is what turns endpoints into what is served.

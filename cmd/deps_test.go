@@ -48,6 +48,7 @@ var order = map[string][]string{
 	"gateway/snapshot": {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
 
 	"deploy/spec": {},
+	"deploy/api":  {"auth/apikey"}, // its own key is checked as all are
 
 	"bench/load":         {},
 	"bench/wide":         {},

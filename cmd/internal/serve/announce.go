@@ -18,9 +18,9 @@ import (
 const exampleRequest = "sluice.dev/example-request"
 
 // announce tells people how to use what is served now.
-func (f *front) announce(http, metrics net.Addr) {
+func (f *front) announce(http, metrics, management net.Addr) {
 	specs := *f.specs.Load()
-	f.o.Log.Info("serving", "http", text(http), "metrics", text(metrics), "endpoints", len(specs))
+	f.o.Log.Info("serving", "http", text(http), "metrics", text(metrics), "management", text(management), "endpoints", len(specs))
 	if http == nil {
 		return
 	}
@@ -55,7 +55,7 @@ func (f *front) credential(e *spec.Endpoint) string {
 	case spec.AuthNone:
 		return ""
 	case spec.AuthToken:
-		return ` -H "Authorization: Bearer $TOKEN"`
+		return ` -H "Authorization: Bearer ` + f.token(e) + `"`
 	}
 	key := "$(cat " + f.state.KeyFile(e.Metadata.Name) + ")"
 	if k := e.Spec.Auth.Keys.Primary; k != nil {
@@ -69,6 +69,14 @@ func (f *front) credential(e *spec.Endpoint) string {
 		}
 	}
 	return fmt.Sprintf(` -H "Authorization: Bearer %s"`, key)
+}
+
+// token is the part of a command line that gets a token, where the house makes it.
+func (f *front) token(e *spec.Endpoint) string {
+	if !e.Spec.Auth.Token.Own() || f.managed == "" {
+		return "$TOKEN"
+	}
+	return fmt.Sprintf("$(sluice service get-access-token -n %s -o text --url %s --admin-key-file %s)", e.Metadata.Name, f.managed, f.state.AdminFile())
 }
 
 // body is a request's body for a command line: the endpoint's example, or zeros.

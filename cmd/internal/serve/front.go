@@ -34,7 +34,8 @@ import (
 type Options struct {
 	File         string        // specification: a file or a folder
 	HTTP         string        // scoring over HTTP
-	TLS          certs.Files   // of HTTP
+	TLS          certs.Files   // of HTTP and Management
+	Management   string        // keys and tokens; empty for none
 	Metrics      string        // metrics and health; empty for none
 	State        string        // state directory
 	Secret       string        // file of the secret that gateways share; empty keeps one in State
@@ -64,6 +65,7 @@ type front struct {
 	keeper   *keeper
 	certs    *certs.Certs // nil serves plain HTTP
 	keys     *keyring
+	managed  string                                    // URL of the management API; empty for none
 	specs    atomic.Pointer[map[string]*spec.Endpoint] // what is served now
 }
 
@@ -143,11 +145,15 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 	if err == nil {
 		metrics, err = listen(f.o.Metrics, admin(f.registry, f.http.Ready), failed)
 	}
+	var management net.Addr
+	if err == nil {
+		management, err = f.manage(failed)
+	}
 	if err != nil {
 		failed <- err
 		return
 	}
-	f.announce(http, metrics)
+	f.announce(http, metrics, management)
 }
 
 // configure is what turns endpoints into what is served.

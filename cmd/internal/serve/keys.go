@@ -91,6 +91,42 @@ func (r *keyring) both(e *spec.Endpoint) (texts [2]string, kept [2]bool, err err
 	return texts, kept, nil
 }
 
+// list is the keys of an endpoint as they are now.
+func (r *keyring) list(e *spec.Endpoint) (texts [2]string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	texts, _, err = r.both(e)
+	return texts, err
+}
+
+// errNotKept means that a key comes from the specification.
+var errNotKept = errors.New("the key is the specification's")
+
+// set replaces a kept key of an endpoint that is served with keys: in the state
+// directory first, so that it survives whatever comes, then in what is served, and
+// in what is about to be. It returns both keys.
+func (r *keyring) set(e *spec.Endpoint, served *apikey.Keys, w apikey.Which, key string) (texts [2]string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	texts, kept, err := r.both(e)
+	last := r.compiled[e.Metadata.Name]
+	switch {
+	case err != nil:
+		return texts, err
+	case !kept[w], last.keys == served && !last.kept[w]: // e may be a moment older than served
+		return texts, errNotKept
+	}
+	if err := r.state.SetKey(keptName(e.Metadata.Name, w), key); err != nil {
+		return texts, err
+	}
+	served.Set(w, key)
+	if last.keys != served && last.kept[w] {
+		last.keys.Set(w, key)
+	}
+	texts[w] = key
+	return texts, nil
+}
+
 // forget drops what was compiled of endpoints that are not served.
 func (r *keyring) forget(served map[string]*spec.Endpoint) {
 	r.mu.Lock()

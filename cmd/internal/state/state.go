@@ -36,6 +36,18 @@ func (d Dir) Key(name string, generate func() string) (key string, fresh bool, e
 	return kept(d.KeyFile(name), generate)
 }
 
+// SetKey keeps a key under a name, in place of the one that was.
+func (d Dir) SetKey(name, key string) error { return write(d.KeyFile(name), []byte(key+"\n")) }
+
+// AdminFile is where the management key is kept, in plain text.
+func (d Dir) AdminFile() string { return filepath.Join(string(d), "admin-key") }
+
+// Admin returns the kept management key, or keeps and returns the one that generate
+// makes; fresh says that it was made now.
+func (d Dir) Admin(generate func() string) (key string, fresh bool, err error) {
+	return kept(d.AdminFile(), generate)
+}
+
 // kept is the text in a file, or what generate makes and the file then has.
 func kept(path string, generate func() string) (text string, fresh bool, err error) {
 	data, err := os.ReadFile(path)

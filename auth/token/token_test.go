@@ -612,6 +612,40 @@ func BenchmarkAuthenticate(b *testing.B) {
 	})
 }
 
+// What a known token costs while another core is kept busy by bad ones, each new.
+func BenchmarkKnownInAFlood(b *testing.B) {
+	i := newIssuer(b)
+	i.add("ec", ecKey)
+	v := verifier(b, i)
+	good := signed("alice")
+	flood := make([][]byte, 8*refusedPlaces) // so many that all are forgotten before they come again
+	for n := range flood {
+		flood[n] = broken(fmt.Sprint(n))
+	}
+	known := func(b *testing.B) {
+		for b.Loop() {
+			if _, err := v.Authenticate(good); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("quiet", known)
+	b.Run("flood", func(b *testing.B) {
+		var stop atomic.Bool
+		var done sync.WaitGroup
+		refused := 0
+		done.Go(func() {
+			for ; !stop.Load(); refused++ {
+				_, _ = v.Authenticate(flood[refused%len(flood)])
+			}
+		})
+		known(b)
+		stop.Store(true)
+		done.Wait()
+		b.ReportMetric(float64(refused)/b.Elapsed().Seconds(), "refused/s")
+	})
+}
+
 func FuzzAuthenticate(f *testing.F) {
 	i := newIssuer(f)
 	i.add("ec", ecKey)

@@ -36,7 +36,7 @@ func listen(t *testing.T, c Config) string {
 }
 
 // serve is listen for tests that look at the server, too.
-func serve(t *testing.T, c Config) (string, *Server) {
+func serve(t testing.TB, c Config) (string, *Server) {
 	t.Helper()
 	path := gateway.NewPath(gateway.Config{})
 	version := router.Version{Name: "v", Default: true}

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"sluice.dev/auth/apikey"
+	"sluice.dev/auth/issue"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/metrics"
@@ -275,6 +276,48 @@ func TestCallersHaveTheirOwnQuota(t *testing.T) {
 	if status, body, _ := ask("one"); status != scorer.OK {
 		t.Errorf("without a limit: %v %s", status, body)
 	}
+}
+
+// What is revoked ends with the specification that says so, and not before; tokens
+// that are not revoked stay known.
+func TestRevocationComesWithItsSpecification(t *testing.T) {
+	h := open(t)
+	own := strings.Replace(two, "spec:", "spec:\n  auth: {mode: token, token: {revoked: {subjects: [nobody]}}}", 1)
+	revoked := strings.Replace(own, "nobody", "mallory", 1)
+	h.apply(t, own)
+	token := func(subject string) string {
+		t.Helper()
+		made, err := h.compiler.Issuer().Issue(issue.Request{Endpoint: "digits", Subject: subject, Scopes: []string{issue.Call}, Life: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made.Access
+	}
+	alice, mallory := token("alice"), token("mallory")
+	want := func(what string, a, m scorer.Status) {
+		t.Helper()
+		for _, asked := range []struct {
+			token string
+			want  scorer.Status
+		}{{alice, a}, {mallory, m}} {
+			if got, body := h.ask("digits", asked.token); got != asked.want {
+				t.Errorf("%s: %v %s; want %v", what, got, body, asked.want)
+			}
+		}
+	}
+	before := h.path.Snapshot().Endpoints()["digits"]
+	want("at first", scorer.OK, scorer.OK)
+	if _, err := h.compiler.Compile(load(t, revoked)); err != nil {
+		t.Fatal(err)
+	}
+	want("compiled and not applied", scorer.OK, scorer.OK)
+	h.apply(t, revoked)
+	want("applied", scorer.OK, scorer.Unauthenticated)
+	if e := h.path.Snapshot().Endpoints()["digits"]; e.Auth != before.Auth || e.PinScope != "pin" {
+		t.Error("a revocation made all tokens unknown")
+	}
+	h.apply(t, strings.Replace(revoked, "token: {", "token: {maxLifetimeSeconds: 600, ", 1))
+	want("with a life that is too long", scorer.Unauthenticated, scorer.Unauthenticated)
 }
 
 func TestTheDefaultStandsInWhereThatIsSet(t *testing.T) {

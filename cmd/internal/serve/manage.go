@@ -36,10 +36,14 @@ func (f *front) manage(failed chan<- error) (net.Addr, error) {
 		s.tls = f.certs.Config()
 	}
 	at, err := listen(f.o.Management, s, failed)
-	if err == nil {
-		f.managed = s.scheme() + "://" + at.String()
+	if err != nil {
+		return nil, err
 	}
-	return at, err
+	if tcp, ok := at.(*net.TCPAddr); ok && s.tls == nil && !tcp.IP.IsLoopback() {
+		f.o.Log.Warn("keys and tokens cross the network in plain text; set --tls-cert, or --management to an address of this machine", "management", at.String())
+	}
+	f.managed = s.scheme() + "://" + at.String()
+	return at, nil
 }
 
 // secured serves HTTPS where it has certificates.

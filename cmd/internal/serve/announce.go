@@ -40,12 +40,15 @@ func text(a net.Addr) string {
 
 // curl is a command line that scores with the endpoint as it is served.
 func (f *front) curl(e *spec.Endpoint, http net.Addr) string {
-	name := e.Metadata.Name
-	scheme := "http"
+	return fmt.Sprintf("curl %s://%s/v2/models/%s/infer%s -d %s", f.scheme(), http, e.Metadata.Name, f.credential(e), f.body(e))
+}
+
+// scheme is what clients and people call the process by.
+func (f *front) scheme() string {
 	if f.certs != nil {
-		scheme = "https"
+		return "https"
 	}
-	return fmt.Sprintf("curl %s://%s/v2/models/%s/infer%s -d %s", scheme, http, name, f.credential(e), f.body(e))
+	return "http"
 }
 
 // credential is the part of a command line that sends the endpoint's key, without

@@ -42,7 +42,7 @@ func (f *front) manage(failed chan<- error) (net.Addr, error) {
 	if tcp, ok := at.(*net.TCPAddr); ok && s.tls == nil && !tcp.IP.IsLoopback() {
 		f.o.Log.Warn("keys and tokens cross the network in plain text; set --tls-cert, or --management to an address of this machine", "management", at.String())
 	}
-	f.managed = s.scheme() + "://" + at.String()
+	f.managed = f.scheme() + "://" + at.String()
 	return at, nil
 }
 
@@ -50,13 +50,6 @@ func (f *front) manage(failed chan<- error) (net.Addr, error) {
 type secured struct {
 	*http.Server
 	tls *tls.Config // nil serves plain HTTP
-}
-
-func (s *secured) scheme() string {
-	if s.tls != nil {
-		return "https"
-	}
-	return "http"
 }
 
 // Serve implements server.

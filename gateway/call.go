@@ -22,6 +22,7 @@ type Call struct {
 	Credential []byte        // key or token; empty if there is none
 	Timeout    time.Duration // what the client allows; 0 if it did not say
 	Class      admit.Class   // what the client asks for; Normal if it does not
+	Copy       Copy          // what the client wishes of a mirror
 	Headers    Headers       // for what an endpoint wants to know of them
 
 	// The answer.
@@ -79,6 +80,27 @@ func (c *Call) caller() string {
 	return c.Principal.ID
 }
 
+// Copy is whether a request is to be copied to a mirror.
+type Copy uint8
+
+// The wishes.
+const (
+	AsConfigured Copy = iota
+	Always
+	Never
+)
+
+// SetCopy sets what the client wishes of a mirror by name: always or never. Others
+// change nothing.
+func (c *Call) SetCopy(name []byte) {
+	switch string(name) {
+	case "always":
+		c.Copy = Always
+	case "never":
+		c.Copy = Never
+	}
+}
+
 // SetPriority sets the class by its name: low, normal or high. Others change nothing.
 func (c *Call) SetPriority(name []byte) {
 	for class := admit.Low; class < admit.Classes; class++ {
@@ -101,7 +123,7 @@ const maxKept = 1 << 20
 
 // reset empties a call for its next request.
 func (c *Call) reset() {
-	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Headers = nil, nil, nil, 0, admit.Normal, nil
+	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Copy, c.Headers = nil, nil, nil, 0, admit.Normal, AsConfigured, nil
 	c.Endpoint, c.Version, c.Principal, c.Refusal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, nil, 0
 	c.wait.left.Store(false)
 	c.request = scorer.Request{Wait: &c.wait.Waiter}

@@ -84,9 +84,18 @@ func (c *Call) mirror() {
 	if c.Reason == router.Pinned || c.Version == m.To || c.shed != shedNot || !judged(c.Response.Status) {
 		return
 	}
-	if m.Copier.share.Next() == 0 {
+	if c.copied() {
 		m.Copier.offer(c, m.To)
 	}
+}
+
+// copied reports whether a request is to be copied: by the share, or as its client
+// wishes, if it may.
+func (c *Call) copied() bool {
+	if c.Principal.MayMirror && c.Copy != AsConfigured {
+		return c.Copy == Always
+	}
+	return c.Endpoint.Mirror.Copier.share.Next() == 0
 }
 
 // judged reports whether a status is a version's own word.

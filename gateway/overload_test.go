@@ -22,7 +22,11 @@ var patient = gateway.Limits{QueueWait: time.Minute, ScoringTimeout: time.Minute
 type names struct{}
 
 func (names) Authenticate(credential []byte) (*auth.Principal, error) {
-	return &auth.Principal{ID: string(credential), MayPin: true}, nil
+	p := &auth.Principal{ID: string(credential), MayPin: true, MaxPriority: auth.High}
+	if p.ID == "modest" {
+		p.MaxPriority = auth.Low
+	}
+	return p, nil
 }
 
 // queued is a house with one slot that is taken, and who waits for it.
@@ -109,6 +113,16 @@ func TestHigherClassesGoFirstAndLowerOnesAreRefusedFirst(t *testing.T) {
 	want := "a:" + full + "others had fewer in its queue, or a higher priority; try again later or add replicas " +
 		"e:" + full + "its queue is full; try again later or add replicas first c b d"
 	if got := q.drain(); got != want {
+		t.Error(got)
+	}
+}
+
+func TestNobodyGetsAHigherClassThanItMay(t *testing.T) {
+	q := openQueued(t, 0)
+	for _, caller := range []string{"modest", "other"} {
+		q.ask(caller, "high")
+	}
+	if got := q.drain(); got != "first other modest" {
 		t.Error(got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"sluice.dev/auth"
+	"sluice.dev/gateway/admit"
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/router"
 	"sluice.dev/scorer"
@@ -94,6 +95,7 @@ func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
 		status, _ := Refuse(err)
 		return status
 	}
+	c.Class = min(c.Class, admit.Class(int8(admit.Normal)+int8(who.MaxPriority))) // as far as it may
 	if e.Quota != nil && !e.Quota.admit(c) {
 		return scorer.Exhausted
 	}

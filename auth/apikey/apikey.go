@@ -49,7 +49,12 @@ const (
 // String is the key's name, and its principal's.
 func (w Which) String() string { return [...]string{"primary", "secondary"}[w] }
 
-var principals = [...]auth.Principal{{ID: Primary.String(), MayPin: true}, {ID: Secondary.String(), MayPin: true}}
+var principals = [...]auth.Principal{owner(Primary), owner(Secondary)}
+
+// owner is who has a key: all of it.
+func owner(w Which) auth.Principal {
+	return auth.Principal{ID: w.String(), MayPin: true, MayMirror: true, MaxPriority: auth.High}
+}
 
 // Keys are the keys of one endpoint. Safe for concurrent use; each can be replaced
 // while the other goes on.

@@ -26,6 +26,7 @@ type headers struct {
 	headLength int    // Inference-Header-Content-Length; -1 if absent, -2 if it is no number
 	timeout    time.Duration
 	priority   []byte
+	mirror     []byte
 	trace      scorer.Trace
 	encoded    bool // the body is compressed
 }
@@ -60,6 +61,8 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 			}
 		case "X-Sluice-Priority":
 			h.priority = v
+		case "X-Sluice-Mirror":
+			h.mirror = v
 		case "Traceparent":
 			h.trace = traceparent(v)
 		case "Content-Encoding":

@@ -245,6 +245,7 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 	c.Credential, c.Timeout, c.Headers = h.credential, h.timeout, &ctx.Request.Header
 	c.SetTrace(h.trace)
 	c.SetPriority(h.priority)
+	c.SetCopy(h.mirror)
 	return encode(c, t.op, h.headLength, ctx.Request.Body())
 }
 

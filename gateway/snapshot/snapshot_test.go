@@ -405,6 +405,33 @@ sluice_mirrored_total{endpoint="digits",status="OK",version="b"} 100
 	}
 }
 
+func TestWhoMayChoosesWhetherItsRequestsAreMirrored(t *testing.T) {
+	h := open(t)
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: named("b"), Offer: scorer.Offer{Window: 8}}})
+	h.apply(t, `metadata: {name: digits}
+spec:
+  mirror: {to: b, percentile: 0.01, maxQueued: 1000}
+  versions:
+    - {name: a, model: a.onnx, trafficPercentile: 100, default: true}
+    - {name: b, model: b.onnx}`)
+	for _, wish := range []string{"always", "never", "always", "never", "never"} {
+		c := h.path.Call()
+		c.Name, c.Credential = []byte("digits"), []byte("one")
+		c.SetCopy([]byte(wish))
+		h.path.Serve(c)
+		h.path.Done(c)
+	}
+	for end := time.Now().Add(10 * time.Second); counter(t, h.registry, "sluice_mirrored_total", "status", "OK") < 2; {
+		if time.Now().After(end) {
+			t.Fatal("two requests were not copied, as their client wished")
+		}
+	}
+	h.apply(t, two) // ends what is under way
+	if n := counter(t, h.registry, "sluice_mirrored_total", "status", "OK"); n != 2 {
+		t.Errorf("%v requests were copied; want 2", n)
+	}
+}
+
 // stuck never answers by itself.
 type stuck struct{}
 

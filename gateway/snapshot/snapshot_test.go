@@ -22,7 +22,7 @@ import (
 )
 
 // load reads endpoints as the commands do.
-func load(t *testing.T, documents ...string) []*spec.Endpoint {
+func load(t testing.TB, documents ...string) []*spec.Endpoint {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "e.yaml")
 	text := "apiVersion: sluice.dev/v1alpha1\nkind: Endpoint\n" + strings.Join(documents, "\n---\napiVersion: sluice.dev/v1alpha1\nkind: Endpoint\n")
@@ -79,7 +79,7 @@ func (s store) SaveSlots(endpoint string, slots *router.Slots) error {
 	return err
 }
 
-func open(t *testing.T) *house {
+func open(t testing.TB) *house {
 	h := &house{registry: prometheus.NewRegistry(), keys: map[string][2]string{"digits": {"one", "two"}}, store: store{}}
 	m := metrics.New(h.registry)
 	h.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
@@ -98,7 +98,7 @@ func open(t *testing.T) *house {
 }
 
 // apply makes documents what is served, by scorers named like their versions.
-func (h *house) apply(t *testing.T, documents ...string) {
+func (h *house) apply(t testing.TB, documents ...string) {
 	t.Helper()
 	s, err := h.compiler.Compile(load(t, documents...))
 	if err != nil {

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -15,8 +16,9 @@ import (
 
 // ClientConfig configures a Client. Network and Address are required.
 type ClientConfig struct {
-	Network, Address string // "unix" or "tcp"
-	MaxBody          int    // bytes of an answer's body; 0 means 1 GiB
+	Network, Address string             // "unix" or "tcp"
+	TLS              func() *tls.Config // of the next connection; nil is not encrypted
+	MaxBody          int                // bytes of an answer's body; 0 means 1 GiB
 	// OnOffers is told what the scorer offers: at first, at every change, and
 	// nothing when the connection is lost or not answered on. One call at a time.
 	OnOffers func([]*Remote)
@@ -93,7 +95,7 @@ func (c *Client) run() {
 
 // session connects once and serves the connection until it ends.
 func (c *Client) session() error {
-	n, err := net.DialTimeout(c.config.Network, c.config.Address, dialWithin)
+	n, err := c.dial()
 	if err != nil {
 		return err
 	}
@@ -113,6 +115,14 @@ func (c *Client) session() error {
 	k.abandonAll()
 	k.tasks.Wait()
 	return err
+}
+
+func (c *Client) dial() (net.Conn, error) {
+	d := &net.Dialer{Timeout: dialWithin}
+	if c.config.TLS == nil {
+		return d.Dial(c.config.Network, c.config.Address)
+	}
+	return tls.DialWithDialer(d, c.config.Network, c.config.Address, c.config.TLS())
 }
 
 // clientConn is one connection to a scorer.
@@ -279,7 +289,7 @@ func (c *clientConn) cancel(stream uint32) {
 
 // serve reads until the connection ends.
 func (c *clientConn) serve() error {
-	if err := c.read.expectHello(); err != nil {
+	if err := c.read.expectHello(c.net); err != nil {
 		return err
 	}
 	for {

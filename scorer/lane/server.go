@@ -266,7 +266,7 @@ func (r *Request) recycle() {
 
 // serve reads until the connection ends.
 func (c *serverConn) serve() error {
-	if err := c.read.expectHello(); err != nil {
+	if err := c.read.expectHello(c.net); err != nil {
 		return err
 	}
 	defer c.server.handler.Handled()

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,7 +33,8 @@ import (
 type Options struct {
 	File         string        // specification: a file or a folder
 	HTTP         string        // scoring over HTTP
-	TLS          certs.Files   // of HTTP and Management
+	TLS          certs.Files   // of HTTP, Management, and Metrics with tls://
+	LaneTLS      certs.Files   // of lanes with tls://, and Metrics of a scorer
 	Management   string        // keys and tokens; empty for none
 	Metrics      string        // metrics and health; empty for none
 	State        string        // state directory
@@ -105,12 +105,16 @@ func newFront(o Options) (*front, error) {
 		return nil, err
 	}
 	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys.find, Secret: secret, Slots: f.state, Log: o.Log})
-	if f.certs, err = certs.Load(o.TLS); err != nil {
-		return nil, err
+	if o.TLS != (certs.Files{}) {
+		if f.certs, err = certs.Load(o.TLS); err != nil {
+			return nil, fmt.Errorf("--tls-cert: %w", err)
+		}
 	}
 	c := httpapi.Config{MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
-		c.TLS = f.certs.Config()
+		if c.TLS, err = f.certs.Server("http/1.1"); err != nil {
+			return nil, fmt.Errorf("--tls-cert: %w", err)
+		}
 	}
 	if c.Access, err = accessLog(o); err != nil {
 		return nil, err
@@ -140,10 +144,10 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 	if f.certs != nil {
 		go f.certs.Watch(ctx, f.o.Log)
 	}
-	http, err := listen(f.o.HTTP, f.http, failed)
+	http, err := listen(f.o.HTTP, nil, f.http, failed)
 	var metrics net.Addr
 	if err == nil {
-		metrics, err = listen(f.o.Metrics, admin(f.registry, f.http.Ready), failed)
+		metrics, err = listen(f.o.Metrics, f.certs, admin(f.registry, f.http.Ready), failed)
 	}
 	var management net.Addr
 	if err == nil {
@@ -266,41 +270,6 @@ func reload(ctx context.Context, o Options, k *keeper, apply configure) []*spec.
 	}
 	o.Log.Info("specification applied", "file", o.File, "endpoints", len(endpoints))
 	return endpoints
-}
-
-// server is something that serves a listener until it is shut down.
-type server interface {
-	Serve(net.Listener) error
-}
-
-// listen starts serving address in the background; an empty one is not served.
-// Errors after that go to failed.
-func listen(address string, s server, failed chan<- error) (net.Addr, error) {
-	if address == "" {
-		return nil, nil
-	}
-	network, address := split(address)
-	if network == "unix" {
-		_ = os.Remove(address) // what a process that was killed left behind
-	}
-	l, err := net.Listen(network, address)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	go func() {
-		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	}()
-	return l.Addr(), nil
-}
-
-// split finds the network of an address: unix:///path, or host:port.
-func split(address string) (network, rest string) {
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		return "unix", path
-	}
-	return "tcp", strings.TrimPrefix(address, "tcp://")
 }
 
 // admin is the server of metrics and health.

@@ -33,9 +33,11 @@ func (f *front) manage(failed chan<- error) (net.Addr, error) {
 		ErrorLog: slog.NewLogLogger(f.o.Log.Handler(), slog.LevelDebug),
 	}}
 	if f.certs != nil {
-		s.tls = f.certs.Config()
+		if s.tls, err = f.certs.Server("http/1.1"); err != nil {
+			return nil, fmt.Errorf("--tls-cert: %w", err)
+		}
 	}
-	at, err := listen(f.o.Management, s, failed)
+	at, err := listen(f.o.Management, nil, s, failed)
 	if err != nil {
 		return nil, err
 	}

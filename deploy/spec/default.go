@@ -45,6 +45,9 @@ func (v *Version) setDefaults() {
 	v.Accelerator = cmp.Or(v.Accelerator, AcceleratorAuto)
 	v.MaxQueueWaitMs = cmp.Or(v.MaxQueueWaitMs, 500)
 	v.ScoringTimeoutMs = cmp.Or(v.ScoringTimeoutMs, 60_000)
+	if v.Upstream != nil {
+		v.Upstream = v.Upstream.defaulted()
+	}
 	v.AutoScaler.setDefaults(v.NumReplicas)
 	r := &v.ContainerResourceRequirements
 	r.CPU = cmp.Or(r.CPU, 0.1)

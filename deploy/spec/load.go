@@ -10,7 +10,7 @@ import (
 
 // Load decodes the file at path, or all files of the folder at path that end in
 // .yaml or .yml and do not start with a dot, in the order of their names. Paths of
-// models and key files that are relative become absolute, taken from the folder of
+// models, keys and certificates that are relative become absolute, taken from the folder of
 // the file that says them. What cannot be read is a finding, as is an endpoint's
 // name that another has before it.
 //
@@ -95,6 +95,14 @@ func (e *Endpoint) resolve(folder string) {
 		v := &e.Spec.Versions[i]
 		if ref, err := ParseModel(v.Model); err == nil && ref.Path != "" {
 			v.Model = absolute(folder, v.Model)
+		}
+		if v.Upstream == nil {
+			continue
+		}
+		for _, file := range v.Upstream.tlsFiles() {
+			if *file != "" {
+				*file = absolute(folder, *file)
+			}
 		}
 	}
 	for _, k := range []*KeySource{e.Spec.Auth.Keys.Primary, e.Spec.Auth.Keys.Secondary} {

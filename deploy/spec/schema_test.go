@@ -39,6 +39,16 @@ func (KeySource) JSONSchemaExtend(s *jsonschema.Schema) {
 	s.MinProperties, s.MaxProperties = &one, &one
 }
 
+// JSONSchemaExtend says what no tag can: exactly one of model and upstream.
+func (Version) JSONSchemaExtend(s *jsonschema.Schema) {
+	s.OneOf = []*jsonschema.Schema{{Required: []string{"model"}}, {Required: []string{"upstream"}}}
+}
+
+// JSONSchemaExtend says what no tag can: exactly one of http and grpc.
+func (Upstream) JSONSchemaExtend(s *jsonschema.Schema) {
+	s.OneOf = []*jsonschema.Schema{{Required: []string{"http"}}, {Required: []string{"grpc"}}}
+}
+
 func TestSchemaFileIsCurrent(t *testing.T) {
 	want := generate(t)
 	if *update {
@@ -122,6 +132,8 @@ spec:
   versions:
     - {name: linear, model: linear.onnx, trafficPercentile: 90, default: true, type: control}
     - {name: mlp, model: mlp.onnx, trafficPercentile: 10, type: treatment, maxQueueWaitMs: 100}
+    - name: old
+      upstream: {http: {urls: ["http://old:5001"], protocol: azureml}, health: {periodSeconds: 9}}
 `
 
 // What the schema refuses, decoding or validation must refuse too.
@@ -133,7 +145,7 @@ func TestSchemaAndCodeRefuseTheSame(t *testing.T) {
 	if e, f := Decode("good.yaml", []byte(good)); f.Err() != nil || e[0].Validate().Err() != nil {
 		t.Fatalf("the good document: %v %v", f, e[0].Validate())
 	}
-	six := strings.Repeat("    - {name: other, model: other.onnx}\n", MaxVersions)
+	six := strings.Repeat("    - {name: other, model: other.onnx}\n", MaxVersions-2)
 	for _, change := range [][2]string{
 		{"  versions:\n", "  versions:\n" + six},
 		{"kind: Endpoint", "kind: Model"},
@@ -179,6 +191,16 @@ func TestSchemaAndCodeRefuseTheSame(t *testing.T) {
 		{"type: control", "livenessProbeRequirements: {periodSeconds: 0}"},
 		{"type: control", "dataCollection: {storageEnabled: 1}"},
 		{"type: control", "appInsightsEnabled: 1"},
+		{"name: old\n", "name: old\n      model: old.onnx\n"},
+		{"{http: {urls: [\"http://old:5001\"], protocol: azureml}, health", "{health"},
+		{"protocol: azureml}", "protocol: azureml}, grpc: {addresses: [\"old:8001\"]}"},
+		{"protocol: azureml", "protocol: Azureml"},
+		{", protocol: azureml", ""},
+		{"urls: [\"http://old:5001\"], ", ""},
+		{"[\"http://old:5001\"]", "[]"},
+		{"protocol: azureml", "protocol: azureml, path: score"},
+		{"periodSeconds: 9", "periodSeconds: 0"},
+		{"periodSeconds: 9", "path: \"/a b\""},
 	} {
 		text := strings.Replace(good, change[0], change[1], 1)
 		bySchema := s.Validate(asJSON(t, text)) != nil

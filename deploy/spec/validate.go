@@ -87,7 +87,9 @@ func (c *check) ranges(path string, v reflect.Value) {
 		case value.IsZero():
 		case value.Kind() == reflect.Struct:
 			c.ranges(at, value)
-		case value.Kind() == reflect.Slice:
+		case value.Kind() == reflect.Pointer && value.Elem().Kind() == reflect.Struct:
+			c.ranges(at, value.Elem())
+		case value.Kind() == reflect.Slice && value.Type().Elem().Kind() == reflect.Struct:
 			for j := range value.Len() {
 				c.ranges(fmt.Sprintf("%s[%d]", at, j), value.Index(j))
 			}

@@ -11,13 +11,16 @@ const (
 	Treatment VersionType = "treatment"
 )
 
-// Version is one deployment of a model behind an endpoint.
+// Version is one deployment of a model behind an endpoint: it has either a model or an upstream.
 type Version struct {
 	// 1 to 63 lower-case letters, digits and '-'. Unique in the endpoint, and not the endpoint's own name.
 	Name string `json:"name" jsonschema:"minLength=1,maxLength=63,pattern=^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"`
 
 	// The path of an ONNX file, with a slash or ending in .onnx, relative to the document's folder; or name:version of a registered model.
-	Model string `json:"model" jsonschema:"minLength=1"`
+	Model string `json:"model,omitempty" jsonschema:"minLength=1"`
+
+	// Servers of another kind that have the model, such as Azure ML's containers, Triton or MLServer.
+	Upstream *Upstream `json:"upstream,omitempty"`
 
 	// Percent of the endpoint's traffic, 0 to 100 with at most two decimals. All versions together claim at most 100; the rest goes to the default version on top of its own.
 	TrafficPercentile float64 `json:"trafficPercentile,omitempty" jsonschema:"minimum=0,maximum=100,default=0"`
@@ -37,7 +40,7 @@ type Version struct {
 	// The most rows of one run on the device. Default 0, automatic.
 	MaxBatchSize int `json:"maxBatchSize,omitempty" jsonschema:"minimum=0,maximum=1048576,default=0"`
 
-	// How many requests one replica works on at once; further ones wait. Default 0, automatic: enough to fill the device's next batch.
+	// How many requests one replica works on at once; further ones wait. Default 0, automatic: enough to fill the device's next batch. Of an upstream's servers, which do not say how much they take, 1 with protocol: azureml, which is Azure ML's default, and else 64, since such servers have queues and batches of their own.
 	MaxConcurrentRequestsPerContainer int `json:"maxConcurrentRequestsPerContainer,omitempty" jsonschema:"minimum=0,maximum=1048576,default=0"`
 
 	// Milliseconds that a request may wait for a replica before it is refused with 503. Default 500.

@@ -30,7 +30,12 @@ func (c *check) versions(e *Endpoint) {
 // version checks what one version says of itself.
 func (c *check) version(path string, v *Version) {
 	c.name(path+".name", v.Name)
-	c.model(path+".model", v.Model)
+	switch {
+	case v.Upstream != nil:
+		c.upstream(path, v)
+	case !c.source.isFaulty(path + ".upstream"):
+		c.model(path+".model", v.Model)
+	}
 	if !twoDecimals(v.TrafficPercentile) {
 		c.fail(path+".trafficPercentile", "is %s; must have at most two decimals", number(v.TrafficPercentile))
 	}
@@ -43,7 +48,7 @@ func (c *check) version(path string, v *Version) {
 
 func (c *check) model(path, model string) {
 	if model == "" {
-		c.fail(path, "is missing; give the path of an .onnx file")
+		c.fail(path, "is missing; give the path of an .onnx file, or an upstream")
 		return
 	}
 	switch ref, err := ParseModel(model); {

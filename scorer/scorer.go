@@ -57,16 +57,22 @@ type Response struct {
 	Batch      int           // rows of the batch that it ran in
 	Queue      time.Duration // from arrival at the scorer to the run's start
 	Device     time.Duration // the run
+
+	// Code and ContentType are those of an HTTP answer that Sluice did not write,
+	// and that is passed on as it is, whatever Status says of it. 0: Status decides.
+	// No ContentType is JSON.
+	Code        int
+	ContentType []byte
 }
 
-// Reset empties r, keeping Body's memory.
-func (r *Response) Reset() { *r = Response{Body: r.Body[:0]} }
+// Reset empties r, keeping its memory.
+func (r *Response) Reset() { *r = Response{Body: r.Body[:0], ContentType: r.ContentType[:0]} }
 
 // Fail makes r an error answer with a message that says what to do.
 func (r *Response) Fail(s Status, message string) {
 	r.Status = s
 	r.Body = append(r.Body[:0], message...)
-	r.HeadLength = 0
+	r.HeadLength, r.Code, r.ContentType = 0, 0, r.ContentType[:0]
 }
 
 // Trace is a W3C trace context in binary: trace id, parent span id, flags.

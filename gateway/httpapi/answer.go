@@ -75,11 +75,18 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t
 	if t.op == opScore {
 		timing(out, r)
 	}
-	if r.Status != scorer.OK {
+	if r.Status != scorer.OK && r.Code == 0 {
 		s.fail(ctx, c, t.op)
 		return
 	}
+	if r.Code != 0 {
+		hint(out, r.Status)
+		out.SetStatusCode(r.Code)
+	}
 	out.Header.SetContentTypeBytes(typeJSON)
+	if len(r.ContentType) > 0 {
+		out.Header.SetContentTypeBytes(r.ContentType)
+	}
 	if r.HeadLength > 0 {
 		var digits [20]byte
 		out.Header.SetContentTypeBytes(typeBinary)

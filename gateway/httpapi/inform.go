@@ -131,20 +131,26 @@ func modelReady(ctx *fasthttp.RequestCtx, e *gateway.Endpoint, versions []*gatew
 	reply(ctx, fasthttp.StatusOK, map[string]any{"name": e.Name, "ready": true})
 }
 
-// describe answers with a document about the first of versions that is loaded.
+// describe answers with a document about the first of versions that is loaded,
+// and says what it takes if one of them does.
 func (s *Server) describe(ctx *fasthttp.RequestCtx, e *gateway.Endpoint, versions []*gateway.Version, document func(*gateway.Endpoint, []string, scorer.Offer) []byte) {
 	names := make([]string, len(versions))
 	for i, v := range versions {
 		names[i] = v.Name
 	}
+	var offer scorer.Offer
+	ready := false
 	for _, v := range versions {
-		if offer, ok := v.Pool.Offer(); ok {
-			ctx.Response.Header.SetContentTypeBytes(typeJSON)
-			ctx.Response.SetBody(document(e, names, offer))
-			return
+		if o, ok := v.Pool.Offer(); ok && (!ready || len(offer.Signature.Inputs) == 0) {
+			offer, ready = o, true
 		}
 	}
-	reply(ctx, fasthttp.StatusServiceUnavailable, map[string]string{"error": "no version of '" + e.Name + "' is ready"})
+	if !ready {
+		reply(ctx, fasthttp.StatusServiceUnavailable, map[string]string{"error": "no version of '" + e.Name + "' is ready"})
+		return
+	}
+	ctx.Response.Header.SetContentTypeBytes(typeJSON)
+	ctx.Response.SetBody(document(e, names, offer))
 }
 
 func metadata(e *gateway.Endpoint, versions []string, o scorer.Offer) []byte {

@@ -47,6 +47,9 @@ var order = map[string][]string{
 	"gateway/httpapi":  {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
 	"gateway/snapshot": {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
 
+	// It gives pools their replicas. Only bodies that go over gRPC are read.
+	"gateway/upstream": {"gateway", "scorer", "accel/tensor"},
+
 	"deploy/spec": {},
 	"deploy/api":  {"auth/apikey"}, // its own key is checked as all are
 

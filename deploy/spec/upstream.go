@@ -90,7 +90,7 @@ type Health struct {
 	// The path that is asked for over HTTP, and must answer 200. Default / with protocol: azureml, /v2/models/MODEL/ready with oip. Over gRPC, ModelReady is called.
 	Path string `json:"path,omitempty" jsonschema:"pattern=^/[!$-~]*$"`
 
-	// Seconds between two probes of a server that answers. One that does not is probed sooner. Default 5.
+	// Seconds between two probes of a server that gets requests. One that gets none is probed sooner. Default 5.
 	PeriodSeconds int `json:"periodSeconds,omitempty" jsonschema:"minimum=1,maximum=3600,default=5"`
 
 	// Seconds that a probe may take. Default 2.

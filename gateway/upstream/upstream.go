@@ -109,6 +109,9 @@ type member struct {
 // Open makes an upstream, and begins to probe its servers. Close ends it.
 func Open(c Config) (*Upstream, error) {
 	c.setDefaults()
+	if c.HTTP == nil {
+		return nil, fmt.Errorf("endpoint %s, version %s: gRPC upstreams are not served by this release", c.Endpoint, c.Version)
+	}
 	u := &Upstream{config: c, window: oipWindow}
 	if c.HTTP.Protocol == AzureML {
 		u.window = azureWindow

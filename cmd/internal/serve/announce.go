@@ -40,7 +40,12 @@ func text(a net.Addr) string {
 
 // curl is a command line that scores with the endpoint as it is served.
 func (f *front) curl(e *spec.Endpoint, http net.Addr) string {
-	return fmt.Sprintf("curl %s://%s/v2/models/%s/infer%s -d %s", f.scheme(), http, e.Metadata.Name, f.credential(e), f.body(e))
+	name := e.Metadata.Name
+	route, body := "/v2/models/"+name+"/infer", f.body(e)
+	if speaksAzureML(e) {
+		route, body = "/api/v1/service/"+name+"/score", "@request.json"
+	}
+	return fmt.Sprintf("curl %s://%s%s%s -d %s", f.scheme(), http, route, f.credential(e), body)
 }
 
 // scheme is what clients and people call the process by.
@@ -49,6 +54,13 @@ func (f *front) scheme() string {
 		return "https"
 	}
 	return "http"
+}
+
+// speaksAzureML reports whether a version of e speaks nothing else.
+func speaksAzureML(e *spec.Endpoint) bool {
+	return slices.ContainsFunc(e.Spec.Versions, func(v spec.Version) bool {
+		return v.Upstream != nil && v.Upstream.HTTP != nil && v.Upstream.HTTP.Protocol == spec.ProtocolAzureML
+	})
 }
 
 // credential is the part of a command line that sends the endpoint's key, without
@@ -96,7 +108,7 @@ func (f *front) body(e *spec.Endpoint) string {
 		return "@request.json"
 	}
 	for _, v := range served.Versions {
-		if o, ok := v.Pool.Offer(); ok {
+		if o, ok := v.Pool.Offer(); ok && len(o.Signature.Inputs) > 0 {
 			return "'" + zeros(&o.Signature) + "'"
 		}
 	}

@@ -63,6 +63,7 @@ type front struct {
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
 	keeper   *keeper
+	others   *upstreams
 	certs    *certs.Certs // nil serves plain HTTP
 	keys     *keyring
 	managed  string                                    // URL of the management API; empty for none
@@ -100,6 +101,7 @@ func newFront(o Options) (*front, error) {
 	m := metrics.New(f.registry)
 	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
 	f.registry.MustRegister(f.path)
+	f.others = newUpstreams(f.path, o)
 	secret, err := f.state.Secret(o.Secret)
 	if err != nil {
 		return nil, err
@@ -288,6 +290,7 @@ func (f *front) drain() error {
 		return fmt.Errorf("drain: %w; %d requests were cut off", err, f.path.InFlight())
 	}
 	f.compiler.Close()
+	f.others.close()
 	f.path.Close()
 	return nil
 }

@@ -148,13 +148,18 @@ func Gateway(ctx context.Context, o Options) error {
 	}
 	d := &directory{path: f.path, certs: secure, replicas: map[*lane.Client][]*lane.Remote{}}
 	failed := make(chan error, 3)
-	apply := func(_ context.Context, endpoints []*spec.Endpoint) error {
+	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
 		s, err := f.compiler.Compile(endpoints)
 		if err != nil {
 			return err
 		}
-		d.fill(s)
+		others, err := f.others.stage(ctx, endpoints)
+		if err != nil {
+			return err
+		}
+		old := f.others.commit(others, func() { d.fill(s, others) })
 		f.apply(s, endpoints)
+		f.others.retire(old)
 		return nil
 	}
 	var clients []*lane.Client
@@ -181,6 +186,7 @@ type directory struct {
 
 	mu       sync.Mutex
 	replicas map[*lane.Client][]*lane.Remote
+	others   map[gateway.Key]*used // versions that scorers do not serve
 }
 
 // dial connects to a scorer for as long as the process lives.
@@ -219,10 +225,11 @@ func (d *directory) set(c *lane.Client, remotes []*lane.Remote) {
 	d.spread(d.path.Snapshot())
 }
 
-// fill gives the pools of a coming snapshot their replicas.
-func (d *directory) fill(s *gateway.Snapshot) {
+// fill gives the pools of a coming snapshot their replicas, but for those of others.
+func (d *directory) fill(s *gateway.Snapshot, others map[gateway.Key]*used) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.others = others
 	d.spread(s)
 }
 
@@ -240,7 +247,9 @@ func (d *directory) spread(s *gateway.Snapshot) {
 	}
 	for name, e := range s.Endpoints() {
 		for _, v := range e.Versions {
-			v.Pool.SetReplicas(offered[gateway.Key{Endpoint: name, Version: v.Name}])
+			if k := (gateway.Key{Endpoint: name, Version: v.Name}); d.others[k] == nil {
+				v.Pool.SetReplicas(offered[k])
+			}
 		}
 	}
 }

@@ -70,6 +70,9 @@ func configs(endpoints []*spec.Endpoint) (list []model.Config) {
 	for _, e := range endpoints {
 		for i := range e.Spec.Versions {
 			v := &e.Spec.Versions[i]
+			if v.Upstream != nil {
+				continue
+			}
 			list = append(list, model.Config{
 				Endpoint: e.Metadata.Name, Version: v.Name, Path: v.Model,
 				Accelerator: string(v.Accelerator), Threads: v.Threads, MaxBatch: v.MaxBatchSize,
@@ -79,22 +82,29 @@ func configs(endpoints []*spec.Endpoint) (list []model.Config) {
 	return list
 }
 
-// applyLocal makes endpoints what requests see: their models are loaded first,
+// applyLocal makes endpoints what requests see: their models are loaded and their servers of other kinds asked first,
 // then requests are sent to them, then what nothing uses any more is closed.
 func (f *front) applyLocal(ctx context.Context, set *model.Set, endpoints []*spec.Endpoint) error {
 	s, err := f.compiler.Compile(endpoints)
 	if err != nil {
 		return err
 	}
-	stage, err := set.Stage(ctx, configs(endpoints))
+	others, err := f.others.stage(ctx, endpoints)
 	if err != nil {
 		return err
 	}
-	for key, v := range stage.Versions() {
-		pool := f.path.Pool(gateway.Key(key))
-		pool.SetReplicas([]gateway.Offered{{Scorer: v, Offer: v.Offer()}})
+	stage, err := set.Stage(ctx, configs(endpoints))
+	if err != nil {
+		f.others.retire(others)
+		return err
 	}
+	old := f.others.commit(others, func() {
+		for key, v := range stage.Versions() {
+			f.path.Pool(gateway.Key(key)).SetReplicas([]gateway.Offered{{Scorer: v, Offer: v.Offer()}})
+		}
+	})
 	f.apply(s, endpoints)
+	f.others.retire(old)
 	stage.Commit()
 	return nil
 }

@@ -138,7 +138,7 @@ func orElse(s, otherwise string) string {
 // had closed already, and of which the server got nothing, is sent once more on
 // a new one.
 func (h *httpServer) Score(req *scorer.Request, resp *scorer.Response) {
-	if h.azure != (req.Kind == scorer.AML) {
+	if !h.takes(req.Kind) {
 		resp.Fail(scorer.Unsupported, h.speaks())
 		return
 	}
@@ -152,6 +152,13 @@ func (h *httpServer) Score(req *scorer.Request, resp *scorer.Response) {
 		h.lost() // whoever called will not come back before the server is offered anew
 	}
 	h.busy.Add(-1)
+}
+
+func (h *httpServer) takes(k scorer.Kind) bool {
+	if h.azure {
+		return k == scorer.AML
+	}
+	return k == scorer.OIP || k == scorer.Raw
 }
 
 func (h *httpServer) speaks() string {

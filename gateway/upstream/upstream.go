@@ -20,6 +20,7 @@ type Config struct {
 	Endpoint string // that the servers serve a version of
 	Version  string
 	HTTP     *HTTP
+	GRPC     *GRPC
 	Health   Health
 	MaxBody  int // bytes of an answer's body; 0 means 100 MiB
 	// OnOffers is told which servers take requests: at every change, never by two
@@ -109,20 +110,21 @@ type member struct {
 // Open makes an upstream, and begins to probe its servers. Close ends it.
 func Open(c Config) (*Upstream, error) {
 	c.setDefaults()
-	if c.HTTP == nil {
-		return nil, fmt.Errorf("endpoint %s, version %s: gRPC upstreams are not served by this release", c.Endpoint, c.Version)
-	}
 	u := &Upstream{config: c, window: oipWindow}
-	if c.HTTP.Protocol == AzureML {
-		u.window = azureWindow
-	}
-	for _, address := range c.HTTP.URLs {
-		m := u.member(address)
-		h, err := newHTTP(&u.config, address, m.report)
-		if err != nil {
-			return nil, fmt.Errorf("endpoint %s, version %s: %w", c.Endpoint, c.Version, err)
+	var err error
+	if c.HTTP != nil {
+		if c.HTTP.Protocol == AzureML {
+			u.window = azureWindow
 		}
-		m.server = h
+		err = add(u, c.HTTP.URLs, newHTTP)
+	} else {
+		err = add(u, c.GRPC.Addresses, newGRPC)
+	}
+	if err != nil {
+		for _, m := range u.members {
+			m.server.close()
+		}
+		return nil, fmt.Errorf("endpoint %s, version %s: %w", c.Endpoint, c.Version, err)
 	}
 	ctx, end := context.WithCancel(context.Background())
 	u.end = end
@@ -132,10 +134,22 @@ func Open(c Config) (*Upstream, error) {
 	return u, nil
 }
 
-func (u *Upstream) member(name string) *member {
-	m := &member{name: name, health: newHealth(u.config.Health), lost: make(chan struct{}, 1), first: make(chan struct{})}
-	u.members = append(u.members, m)
-	return m
+// add makes the servers at addresses.
+func add[S server](u *Upstream, addresses []string, make func(c *Config, address string, lost func()) (S, error)) error {
+	for _, address := range addresses {
+		m := newMember(address, u.config.Health)
+		s, err := make(&u.config, address, m.report)
+		if err != nil {
+			return err
+		}
+		m.server = s
+		u.members = append(u.members, m)
+	}
+	return nil
+}
+
+func newMember(name string, h Health) *member {
+	return &member{name: name, health: newHealth(h), lost: make(chan struct{}, 1), first: make(chan struct{})}
 }
 
 // report tells the watcher that a request met nobody.

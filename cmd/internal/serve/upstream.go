@@ -119,6 +119,9 @@ func upstreamConfig(k gateway.Key, u *spec.Upstream) upstream.Config {
 			c.HTTP.Protocol = upstream.OIP
 		}
 	}
+	if g := u.GRPC; g != nil {
+		c.GRPC = &upstream.GRPC{Addresses: g.Addresses, Model: g.Model, Version: g.Version, Encrypt: g.TLS != nil, TLS: (*upstream.TLS)(g.TLS)}
+	}
 	return c
 }
 

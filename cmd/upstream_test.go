@@ -11,6 +11,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // container is a server of the kind that Azure ML's are, made here.
@@ -69,17 +72,15 @@ func newContainer(t *testing.T, name string) *container {
 	return c
 }
 
-// serveMixed runs sluice serve with a version of ours and one that is an upstream.
-func serveMixed(t *testing.T, more string, old *container) (base, file string) {
+// writeMixed writes an endpoint with a version of ours and one that is an upstream.
+func writeMixed(t *testing.T, more, upstream string) (file string) {
 	t.Helper()
-	dir := t.TempDir()
 	model, err := filepath.Abs(digits + "mlp.onnx")
 	if err != nil {
 		t.Fatal(err)
 	}
-	file = filepath.Join(dir, "endpoint.yaml")
-	write := func(address string) string {
-		return fmt.Sprintf(`apiVersion: sluice.dev/v1alpha1
+	file = filepath.Join(t.TempDir(), "endpoint.yaml")
+	text := fmt.Sprintf(`apiVersion: sluice.dev/v1alpha1
 kind: Endpoint
 metadata: {name: digits}
 spec:
@@ -87,25 +88,35 @@ spec:
   versions:
     - name: old
       trafficPercentile: 90
-      upstream: {http: {urls: ["http://%s"], protocol: azureml}, health: {periodSeconds: 1}}
+      upstream: {%s, health: {periodSeconds: 1}}
     - {name: new, model: %s, trafficPercentile: 10, default: true}
-`, more, address, model)
-	}
-	if err := os.WriteFile(file, []byte(write(old.address)), 0o600); err != nil {
+`, more, upstream, model)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return file
+}
+
+// spec is what a specification says of the container.
+func (c *container) spec() string {
+	return fmt.Sprintf(`http: {urls: ["http://%s"], protocol: azureml}`, c.address)
+}
+
+// serveMixed runs sluice serve with file, and waits until all of it is ready.
+func serveMixed(t *testing.T, file string) (p *process, base string) {
+	t.Helper()
 	http, admin := free(t), free(t)
-	p := start(t, "sluice", "serve", "--file", file, "--http", http, "--metrics", admin, "--state", filepath.Join(dir, "state"), "--drain-delay", "10ms")
+	p = start(t, "sluice", "serve", "--file", file, "--http", http, "--metrics", admin, "--state", filepath.Join(filepath.Dir(file), "state"), "--drain-delay", "10ms")
 	eventually(t, "ready", ready(admin))
 	t.Cleanup(p.stop)
-	return "http://" + http, file
+	return p, "http://" + http
 }
 
 const scoreDigits = "/api/v1/service/digits/score"
 
 func TestAContainerAndAModelShareAnEndpoint(t *testing.T) {
 	old := newContainer(t, "old")
-	base, _ := serveMixed(t, "", old)
+	_, base := serveMixed(t, writeMixed(t, "", old.spec()))
 	aml := read(t, digits+"requests/aml.json")
 	served := map[string]int{}
 	for range 500 {
@@ -146,37 +157,27 @@ func TestAContainerAndAModelShareAnEndpoint(t *testing.T) {
 
 func TestAContainerIsKilledAndComesBack(t *testing.T) {
 	old := newContainer(t, "old")
-	base, _ := serveMixed(t, "\n  split: {fallback: default}", old)
+	_, base := serveMixed(t, writeMixed(t, "\n  split: {fallback: default}", old.spec()))
 	aml := read(t, digits+"requests/aml.json")
-	ask := func() string {
-		a := must(t, "POST", base+scoreDigits, aml, bearer...)
-		if a.status != 200 {
-			t.Fatalf("%d %s", a.status, a.body)
-		}
-		return a.header.Get("X-Sluice-Version")
-	}
-	versions := func(n int) map[string]int {
-		served := map[string]int{}
-		for range n {
-			served[ask()]++
-		}
-		return served
-	}
+	versions := func(n int) map[string]int { return split(t, base, n) }
 	if got := versions(20); got["old"] < 14 {
 		t.Fatalf("of 20 requests %v", got)
 	}
 	for range 2 {
 		old.kill()
-		a := must(t, "POST", base+scoreDigits, aml, append(bearer, "Azureml-Model-Deployment", "old")...)
-		if a.status != 503 || a.header.Get("Retry-After") == "" {
-			t.Errorf("the dead container answers %d %s", a.status, a.body)
-		}
+		eventually(t, "known to be dead", func() bool {
+			a := must(t, "POST", base+scoreDigits, aml, append(bearer, "Azureml-Model-Deployment", "old")...)
+			if a.status != 503 || a.header.Get("Retry-After") == "" {
+				t.Fatalf("the dead container answers %d %s", a.status, a.body)
+			}
+			return strings.Contains(string(a.body), "no replica of this version is ready")
+		})
 		// Who is not pinned to it is served by the default version now.
 		if got := versions(100); got["old"] != 0 {
 			t.Errorf("while the container is dead, it serves: %v", got)
 		}
 		old.run(t)
-		eventually(t, "served by the container again", func() bool { return ask() == "old" })
+		eventually(t, "served by the container again", func() bool { return versions(1)["old"] == 1 })
 		if got := versions(50); got["old"] < 41 || got["old"] > 49 {
 			t.Errorf("after it came back, of 50 requests %v", got)
 		}
@@ -186,7 +187,8 @@ func TestAContainerIsKilledAndComesBack(t *testing.T) {
 // An upstream is replaced by another, removed and added while requests go on.
 func TestUpstreamsChangeWithoutALostRequest(t *testing.T) {
 	one, two := newContainer(t, "one"), newContainer(t, "two")
-	base, file := serveMixed(t, "", one)
+	file := writeMixed(t, "", one.spec())
+	_, base := serveMixed(t, file)
 	aml := read(t, digits+"requests/aml.json")
 	var stop atomic.Bool
 	var tasks sync.WaitGroup
@@ -234,4 +236,109 @@ func TestUpstreamsChangeWithoutALostRequest(t *testing.T) {
 	eventually(t, "served by the first again", from(`"one"`))
 	stop.Store(true)
 	tasks.Wait()
+}
+
+// split asks n times, and counts who answered.
+func split(t *testing.T, base string, n int) map[string]int {
+	t.Helper()
+	aml, served := read(t, digits+"requests/aml.json"), map[string]int{}
+	for range n {
+		a := must(t, "POST", base+scoreDigits, aml, bearer...)
+		if a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		served[a.header.Get("X-Sluice-Version")]++
+	}
+	return served
+}
+
+// What was served last has the upstreams, too; and people are told the one route
+// that all versions answer.
+func TestUpstreamsAreServedFromWhatWasServedLast(t *testing.T) {
+	file := writeMixed(t, "", newContainer(t, "old").spec())
+	p, _ := serveMixed(t, file)
+	p.stop()
+	if text := p.log.String(); !strings.Contains(text, scoreDigits+` -H "Authorization: Bearer $DIGITS_KEY" -d @request.json`) {
+		t.Errorf("it announces:\n%s", text)
+	}
+	if err := os.WriteFile(file, []byte("kind: Nonsense\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, base := serveMixed(t, file)
+	if got := split(t, base, 100); got["old"] < 86 || got["old"] > 94 {
+		t.Errorf("of 100 requests %v", got)
+	}
+}
+
+// The gateway calls upstreams itself; the scorer has the models alone.
+func TestAGatewayMixesAScorerAndAContainer(t *testing.T) {
+	file := writeMixed(t, "", newContainer(t, "old").spec())
+	socket := filepath.Join(t.TempDir(), "s")
+	http, admin := free(t), free(t)
+	start(t, "scorer", "--file", file, "--listen", "unix://"+socket, "--metrics", free(t))
+	start(t, "gateway", "--file", file, "--scorer", "unix://"+socket, "--http", http, "--metrics", admin, "--state", t.TempDir())
+	eventually(t, "ready", ready(admin))
+	if got := split(t, "http://"+http, 100); got["old"] < 86 || got["old"] > 94 || got["new"] == 0 {
+		t.Errorf("of 100 requests %v", got)
+	}
+}
+
+// asIs passes gRPC's messages as they are.
+type asIs struct{}
+
+func (asIs) Marshal(v any) ([]byte, error)      { return v.([]byte), nil }
+func (asIs) Unmarshal(data []byte, v any) error { *v.(*[]byte) = data; return nil }
+func (asIs) Name() string                       { return "proto" }
+
+// sub appends a field of bytes, a string or a message.
+func sub(dst []byte, num protowire.Number, b string) []byte {
+	return protowire.AppendString(protowire.AppendTag(dst, num, protowire.BytesType), b)
+}
+
+// serveOIP is a gRPC server that says of every row of digits that it is a 7.
+func serveOIP(t *testing.T) (address string) {
+	t.Helper()
+	tensor := func(name, typ, shape string) string {
+		return string(sub(sub(sub(nil, 1, name), 2, typ), 3, shape))
+	}
+	const any1 = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01" // -1
+	answers := map[string][]byte{
+		"ModelReady":    {8, 1},
+		"ModelMetadata": sub(sub(sub(nil, 1, "digits"), 4, tensor("input", "FP32", any1+"\x40")), 5, tensor("label", "INT64", any1)),
+		"ModelInfer":    sub(sub(nil, 5, tensor("label", "INT64", "\x01")), 6, "\x07\x00\x00\x00\x00\x00\x00\x00"),
+	}
+	s := grpc.NewServer(grpc.ForceServerCodec(asIs{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+		method, _ := grpc.MethodFromServerStream(stream)
+		var in []byte
+		if err := stream.RecvMsg(&in); err != nil {
+			return err
+		}
+		return stream.SendMsg(answers[strings.TrimPrefix(method, "/inference.GRPCInferenceService/")])
+	}))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var task sync.WaitGroup
+	task.Go(func() { _ = s.Serve(l) })
+	t.Cleanup(func() {
+		s.Stop()
+		task.Wait()
+	})
+	return l.Addr().String()
+}
+
+// Azure ML's clients are answered by a gRPC server that never heard of them.
+func TestAGRPCServerAndAModelShareAnEndpoint(t *testing.T) {
+	_, base := serveMixed(t, writeMixed(t, "", fmt.Sprintf(`grpc: {addresses: ["%s"]}`, serveOIP(t))))
+	if got := split(t, base, 100); got["old"] < 86 || got["old"] > 94 || got["new"] == 0 {
+		t.Errorf("of 100 requests %v", got)
+	}
+	pinned := append(bearer, "Azureml-Model-Deployment", "old")
+	if a := must(t, "POST", base+scoreDigits, read(t, digits+"requests/aml.json"), pinned...); string(a.body) != `{"label":[7]}` {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := must(t, "POST", base+"/v2/models/digits/versions/old/infer", read(t, digits+"requests/one.json"), bearer...); !strings.Contains(string(a.body), `"data":[7]`) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
 }

@@ -41,11 +41,11 @@ func text(a net.Addr) string {
 // curl is a command line that scores with the endpoint as it is served.
 func (f *front) curl(e *spec.Endpoint, http net.Addr) string {
 	name := e.Metadata.Name
-	route, body := "/v2/models/"+name+"/infer", f.body(e)
+	route := "/v2/models/" + name + "/infer"
 	if speaksAzureML(e) {
-		route, body = "/api/v1/service/"+name+"/score", "@request.json"
+		route = "/api/v1/service/" + name + "/score"
 	}
-	return fmt.Sprintf("curl %s://%s%s%s -d %s", f.scheme(), http, route, f.credential(e), body)
+	return fmt.Sprintf("curl %s://%s%s%s -d %s", f.scheme(), http, route, f.credential(e), f.body(e))
 }
 
 // scheme is what clients and people call the process by.
@@ -104,7 +104,7 @@ func (f *front) body(e *spec.Endpoint) string {
 		return "@" + filepath.Join(dir, path)
 	}
 	served := f.path.Snapshot().Endpoint([]byte(e.Metadata.Name))
-	if served == nil {
+	if served == nil || speaksAzureML(e) { // what its containers take, they alone know
 		return "@request.json"
 	}
 	for _, v := range served.Versions {

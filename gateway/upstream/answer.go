@@ -39,6 +39,9 @@ func (c *conn) pass(resp *scorer.Response) {
 	case status < 400:
 		resp.Fail(scorer.ModelFailed, fmt.Sprintf("the model's server answered %d, a redirection; correct its URL", status))
 		return
+	case status == http.StatusUnauthorized || status == http.StatusProxyAuthRequired: // clients' credentials do not go there
+		resp.Fail(scorer.ModelFailed, fmt.Sprintf("the model's server answered %d: it does not take our credential; correct the headers that it gets", status))
+		return
 	case status == http.StatusServiceUnavailable:
 		resp.Fail(scorer.Overloaded, "the model's server is overloaded: "+said(c.body))
 		return

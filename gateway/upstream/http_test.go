@@ -247,6 +247,8 @@ func TestStatusesAreMapped(t *testing.T) {
 	f("201 text/csv 1,2", scorer.OK, 201, "text/csv", "1,2")
 	f("204 text/csv -", scorer.OK, 204, "text/csv", "")
 	f("400 application/json {}", scorer.InvalidArgument, 400, "", "{}")
+	f("401 text/plain who", scorer.ModelFailed, 0, "", "the model's server answered 401: it does not take our credential; correct the headers that it gets")
+	f("403 text/plain no", scorer.InvalidArgument, 403, "text/plain", "no")
 	f("404 text/plain none", scorer.NotFound, 404, "text/plain", "none")
 	f("413 text/plain big", scorer.TooLarge, 413, "text/plain", "big")
 	f("418 text/plain tea", scorer.InvalidArgument, 418, "text/plain", "tea")

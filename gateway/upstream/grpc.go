@@ -103,6 +103,7 @@ func (bytesCodec) Name() string { return "proto" }
 type passage struct {
 	sent     atomic.Bool // given to a connection
 	answered atomic.Bool // an answer began to come, not only an error
+	ended    atomic.Bool // by the server, whose words the error has
 }
 
 type passageKey struct{}
@@ -124,6 +125,8 @@ func (passageHandler) HandleRPC(ctx context.Context, s stats.RPCStats) {
 		p.sent.Store(true)
 	case *stats.InHeader:
 		p.answered.Store(true)
+	case *stats.InTrailer:
+		p.ended.Store(true)
 	}
 }
 
@@ -262,6 +265,8 @@ func refused(resp *scorer.Response, err error, p *passage) {
 	case c == codes.Unavailable && !p.sent.Load():
 		resp.Fail(scorer.Unavailable, "the model's server does not take connections; try again later")
 		resp.NotStarted = true
+	case c == codes.Unavailable && !p.ended.Load(): // the text is of the connection, and may have addresses
+		resp.Fail(scorer.ModelFailed, "the model's server broke off; whether the work was done is not known")
 	case c == codes.Unavailable:
 		resp.Fail(scorer.Unavailable, "the model's server is not available, and whether the work was done is not known: "+text)
 	case c == codes.InvalidArgument, c == codes.OutOfRange, c == codes.FailedPrecondition:

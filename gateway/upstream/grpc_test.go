@@ -329,6 +329,40 @@ func TestAGRPCServerNoticesThatNobodyWaits(t *testing.T) {
 	<-ended
 }
 
+// A connection that ends in the middle of a call is told as over HTTP, and nothing
+// of it reaches clients.
+func TestAGRPCServerBreaksOff(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conns := make(chan net.Conn, 10)
+	address := oipServer(t, &tapped{l, conns}, model(t, func(ctx context.Context, _ []byte) ([]byte, error) {
+		_ = (<-conns).Close()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}))
+	_, offers := watched(t, Config{GRPC: &GRPC{Addresses: []string{address}, Model: "m", Version: "3"}})
+	r := newAsker().ask(until(t, offers, many(1))[0].Scorer, scorer.AML, `{"data":[[1,2]]}`, forever)
+	if want(t, r, scorer.ModelFailed, "broke off; whether the work was done is not known"); r.NotStarted {
+		t.Error("it counts as not started")
+	}
+}
+
+// tapped is a listener that shows its connections.
+type tapped struct {
+	net.Listener
+	conns chan net.Conn
+}
+
+func (l *tapped) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.conns <- c
+	}
+	return c, err
+}
+
 func TestAGRPCServerGoesAndComesBack(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -454,4 +488,29 @@ func TestTypedContents(t *testing.T) {
 	f("FP32", message{"fp32": []any{float32(1), float32(2)}}, 0, 0, 0x80, 0x3f, 0, 0, 0, 0x40)
 	f("FP64", message{"fp64": []any{1.0, 2.0}}, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0x40)
 	f("BYTES", message{"bytes": []any{[]byte("a"), []byte("")}}, 1, 0, 0, 0, 'a', 0, 0, 0, 0)
+}
+
+func BenchmarkScoreOverGRPC(b *testing.B) {
+	answer := message{"outputs": []any{message{"name": "label", "datatype": "INT64", "shape": i64s(1)}, message{"name": "text", "datatype": "BYTES", "shape": i64s(1, 1)}},
+		"raw": []any{make([]byte, 8), make([]byte, 4)}}.bytes(b, "Response")
+	address := oipServer(b, nil, model(b, func(context.Context, []byte) ([]byte, error) { return answer, nil }))
+	c := Config{Endpoint: "digits", Version: "old", GRPC: &GRPC{Addresses: []string{address}, Model: "m", Version: "3"}}
+	c.setDefaults()
+	g, err := newGRPC(&c, address, func() {})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer g.close()
+	if _, err := g.describe(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	a := newAsker()
+	a.req.Kind, a.req.Body, a.req.Deadline = scorer.AML, []byte(`{"data":[[1,2]]}`), scorer.Now().Add(time.Hour)
+	b.ReportAllocs()
+	for b.Loop() {
+		a.resp.Reset()
+		if g.Score(&a.req, &a.resp); a.resp.Status != scorer.OK {
+			b.Fatalf("%v %s", a.resp.Status, a.resp.Body)
+		}
+	}
 }

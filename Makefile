@@ -40,6 +40,14 @@ test: models ## Set up and run all tests
 race: models ## Run all tests with the race detector
 	go test -race -timeout 10m ./...
 
+PEERS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/peers
+
+.PHONY: peers
+peers: models ## Install servers of other kinds into the user's cache, and test in front of them
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/pip install --quiet azureml-inference-server-http==1.5.1 mlserver==1.7.1
+	SLUICE_AZMLINFSRV=$(PEERS)/bin/azmlinfsrv SLUICE_MLSERVER=$(PEERS)/bin/mlserver go test ./cmd -run Genuine -count 1 -v
+
 .PHONY: check
 check: tools ## Check format, vet, lint and the import order
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted; run gofmt -w on:"; echo "$$unformatted"; exit 1; }

@@ -66,7 +66,7 @@ def run(raw):
     return {"label": [-1] * len(json.loads(raw)["data"])}
 `}, "--entry_script", "score.py", "--port", old.address[strings.LastIndex(old.address, ":")+1:])
 	eventually(t, "listening", listening(old.address))
-	base, _ := serveMixed(t, "", old)
+	_, base := serveMixed(t, writeMixed(t, "", old.spec()))
 	pinned := append(bearer, "Azureml-Model-Deployment", "old")
 	aml := read(t, digits+"requests/aml.json")
 	eventually(t, "served by it", func() bool { return must(t, "POST", base+scoreDigits, aml, pinned...).status == 200 })

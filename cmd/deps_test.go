@@ -42,8 +42,9 @@ var order = map[string][]string{
 	"gateway/metrics": {"scorer"},
 	"gateway/limit":   {"scorer"},
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics"},
+	"gateway/header":  {"scorer"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
-	"gateway/httpapi":             {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
+	"gateway/httpapi":             {"gateway", "gateway/header", "scorer", "scorer/codec", "auth", "accel/tensor"},
 	"gateway/grpcapi/inferencepb": {},
 	"gateway/grpcapi/tfservingpb": {},
 	"gateway/snapshot":            {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/token", "router", "deploy/spec"},

@@ -15,6 +15,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
 )
 
@@ -199,7 +200,7 @@ func (s *Server) recovered(ctx *fasthttp.RequestCtx) {
 func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 	var h headers
 	h.read(&ctx.Request.Header)
-	if len(h.requestID) > maxID || len(h.clientID) > maxID {
+	if len(h.requestID) > header.MaxID || len(h.clientID) > header.MaxID {
 		s.refuse(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, "a request id has at most 100 characters")
 		return
 	}

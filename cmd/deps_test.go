@@ -45,6 +45,7 @@ var order = map[string][]string{
 	"gateway/header":  {"scorer"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
 	"gateway/httpapi":             {"gateway", "gateway/header", "scorer", "scorer/codec", "auth", "accel/tensor"},
+	"gateway/grpcapi":             {"gateway", "gateway/header", "gateway/grpcapi/inferencepb", "gateway/grpcapi/tfservingpb", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},
 	"gateway/grpcapi/inferencepb": {},
 	"gateway/grpcapi/tfservingpb": {},
 	"gateway/snapshot":            {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/token", "router", "deploy/spec"},

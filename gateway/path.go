@@ -133,6 +133,17 @@ func (p *Path) MayCall(name, credential []byte) bool {
 	return status == scorer.OK
 }
 
+// Find is the endpoint called name, for a caller who may call it; else the error is a
+// *scorer.Error that says what Serve would.
+func (p *Path) Find(name, credential []byte) (*Endpoint, error) {
+	e, _, status := p.snapshot.Load().identify(name, credential)
+	if status != scorer.OK {
+		c := Call{Name: name, Endpoint: e}
+		return nil, &scorer.Error{Status: status, Message: c.message(status)}
+	}
+	return e, nil
+}
+
 // refusal is the status of an authenticator's error.
 func refusal(err error) scorer.Status {
 	switch {

@@ -1,0 +1,68 @@
+package grpcapi
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/tap"
+
+	"sluice.dev/gateway/header"
+)
+
+// headers are a call's metadata, which is not to be modified.
+type headers metadata.MD
+
+type headersKey struct{}
+
+// keepMetadata makes the metadata reachable without the copy that the library
+// otherwise hands out.
+func keepMetadata(ctx context.Context, info *tap.Info) (context.Context, error) {
+	return context.WithValue(ctx, headersKey{}, headers(info.Header)), nil
+}
+
+func headersOf(ctx context.Context) headers {
+	h, _ := ctx.Value(headersKey{}).(headers)
+	return h
+}
+
+// get is the value of a header, the last where there are several; empty if it is not
+// there. name is in lower case.
+func (h headers) get(name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
+
+// Peek implements gateway.Headers.
+func (h headers) Peek(name string) []byte {
+	if v := h[strings.ToLower(name)]; len(v) > 0 {
+		return []byte(v[len(v)-1])
+	}
+	return nil
+}
+
+// credential is the caller's key or token: authorization goes before x-api-key.
+func (h headers) credential() []byte {
+	if c := header.Bearer(h.get("authorization")); c != "" {
+		return []byte(c)
+	}
+	if c := h.get("x-api-key"); c != "" {
+		return []byte(c)
+	}
+	return nil
+}
+
+// Credential is the key or token that a call came with; empty if it has none.
+func Credential(ctx context.Context) []byte { return headersOf(ctx).credential() }
+
+// timeout is what ctx leaves; 0 where it has no deadline.
+func timeout(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return max(time.Until(deadline), 1)
+}

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -66,6 +67,9 @@ func start(t *testing.T, name string, args ...string) *process {
 	dir, err := binaries()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if slices.Contains(args, "--http") && !slices.Contains(args, "--grpc") {
+		args = append(args, "--grpc", "") // its default is a fixed port
 	}
 	p := &process{t: t, cmd: exec.Command(filepath.Join(dir, name), args...), log: &bytes.Buffer{}, end: make(chan error, 1)}
 	p.cmd.Env = append(os.Environ(), "DIGITS_KEY="+key)

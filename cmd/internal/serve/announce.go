@@ -28,8 +28,8 @@ func (f *front) generated(name string) (string, error) {
 }
 
 // announce tells people how to use what is served now.
-func (f *front) announce(http, metrics net.Addr) {
-	f.o.Log.Info("serving", "http", text(http), "metrics", text(metrics), "endpoints", len(f.specs))
+func (f *front) announce(http, grpc, metrics net.Addr) {
+	f.o.Log.Info("serving", "http", text(http), "grpc", text(grpc), "metrics", text(metrics), "endpoints", len(f.specs))
 	if http == nil {
 		return
 	}

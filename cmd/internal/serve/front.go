@@ -25,6 +25,7 @@ import (
 	"sluice.dev/cmd/internal/watch"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/grpcapi"
 	"sluice.dev/gateway/httpapi"
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/gateway/snapshot"
@@ -34,7 +35,8 @@ import (
 type Options struct {
 	File         string        // specification: a file or a folder
 	HTTP         string        // scoring over HTTP
-	TLS          certs.Files   // of HTTP
+	GRPC         string        // scoring over gRPC; empty for none
+	TLS          certs.Files   // of both
 	Metrics      string        // metrics and health; empty for none
 	State        string        // state directory
 	Secret       string        // file of the secret that gateways share; empty keeps one in State
@@ -61,7 +63,8 @@ type front struct {
 	path     *gateway.Path
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
-	certs    *certs.Certs              // nil serves plain HTTP
+	grpc     *grpcapi.Server
+	certs    *certs.Certs              // nil serves in plain text
 	specs    map[string]*spec.Endpoint // what is served now
 }
 
@@ -101,13 +104,14 @@ func newFront(o Options) (*front, error) {
 		return nil, err
 	}
 	c := httpapi.Config{MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, Version: o.Version, Log: o.Log}
+	g := grpcapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
-		c.TLS = f.certs.Config()
+		c.TLS, g.TLS = f.certs.Config(), f.certs.Config()
 	}
 	if c.Access, err = accessLog(o); err != nil {
 		return nil, err
 	}
-	f.http = httpapi.New(f.path, c)
+	f.http, f.grpc = httpapi.New(f.path, c), grpcapi.New(f.path, g)
 	return f, nil
 }
 
@@ -133,7 +137,10 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 		go f.certs.Watch(ctx, f.o.Log)
 	}
 	http, err := listen(f.o.HTTP, f.http, failed)
-	var metrics net.Addr
+	var grpc, metrics net.Addr
+	if err == nil {
+		grpc, err = listen(f.o.GRPC, f.grpc, failed)
+	}
 	if err == nil {
 		metrics, err = listen(f.o.Metrics, admin(f.registry, f.http.Ready), failed)
 	}
@@ -141,7 +148,7 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 		failed <- err
 		return
 	}
-	f.announce(http, metrics)
+	f.announce(http, grpc, metrics)
 }
 
 // keys resolves an endpoint's keys. One whose environment variable is not set,
@@ -305,10 +312,13 @@ func admin(r prometheus.Gatherer, ready func() bool) *http.Server {
 func (f *front) drain() error {
 	f.o.Log.Info("draining", "in_flight", f.path.InFlight())
 	f.http.Drain()
+	f.grpc.Drain()
 	time.Sleep(f.o.DrainDelay) // whoever routes here has this long to notice
 	ctx, cancel := context.WithTimeout(context.Background(), f.o.DrainTimeout)
 	defer cancel()
-	if err := f.http.Shutdown(ctx); err != nil {
+	grpc := make(chan error, 1)
+	go func() { grpc <- f.grpc.Shutdown(ctx) }()
+	if err := errors.Join(f.http.Shutdown(ctx), <-grpc); err != nil {
 		return fmt.Errorf("drain: %w; %d requests were cut off", err, f.path.InFlight())
 	}
 	f.path.Close()

@@ -123,7 +123,7 @@ func Gateway(ctx context.Context, o Options) error {
 		return err
 	}
 	d := &directory{path: f.path, replicas: map[*lane.Client][]*lane.Remote{}}
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	apply := func(_ context.Context, endpoints []*spec.Endpoint) error {
 		s, err := f.compiler.Compile(endpoints)
 		if err != nil {

@@ -2,6 +2,7 @@
 PYTHON      ?= python3
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
+TOOLS       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/tools
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -X sluice.dev/cmd/internal/cli.Version=$(VERSION)
 
@@ -33,11 +34,11 @@ models: setup
 	@go run ./bench/models/fetch
 
 .PHONY: test
-test: models ## Set up and run all tests
+test: models clients ## Set up and run all tests
 	go test -timeout 5m ./...
 
 .PHONY: race
-race: models ## Run all tests with the race detector
+race: models clients ## Run all tests with the race detector
 	go test -race -timeout 10m ./...
 
 .PHONY: check
@@ -47,7 +48,15 @@ check: tools ## Check format, vet, lint and the import order
 	go run $(STATICCHECK) ./...
 	go test ./cmd -run Dependencies
 
-TOOLS      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/tools
+# The name of the clients' environment changes with what is in it; bench/clients/clients_test.go finds it so.
+CLIENTS     = $(TOOLS)/clients-$(shell sha256sum bench/clients/requirements.txt | cut -c1-12)
+
+.PHONY: clients
+clients: tools
+	@test -e $(CLIENTS)/done || { $(PYTHON) -m venv --clear $(CLIENTS) && \
+	  $(CLIENTS)/bin/python -m pip install --quiet --require-hashes -r bench/clients/requirements.txt && touch $(CLIENTS)/done; } || \
+	  echo "the Python clients could not be fetched (no network?); the tests with them are skipped"
+
 PROTOC     := $(TOOLS)/protoc-1.85.1/bin/python
 PROTOS     := $(wildcard gateway/grpcapi/*/*.proto)
 

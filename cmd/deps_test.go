@@ -52,6 +52,7 @@ var order = map[string][]string{
 
 	"deploy/spec": {},
 
+	"bench/clients":      {}, // tests alone
 	"bench/load":         {},
 	"bench/wide":         {},
 	"bench/models":       {"accel/ort/library/wheel"},

@@ -58,11 +58,24 @@ func (h headers) credential() []byte {
 // Credential is the key or token that a call came with; empty if it has none.
 func Credential(ctx context.Context) []byte { return headersOf(ctx).credential() }
 
-// timeout is what ctx leaves; 0 where it has no deadline.
+// early is how long before a client's deadline it is answered at the latest, a tenth of
+// the time where that is less: afterwards the library resets the stream, which some
+// clients take for a cancellation.
+const early = 10 * time.Millisecond
+
+// timeout is what ctx leaves to answer in; 0 where it has no deadline.
 func timeout(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return 0
 	}
-	return max(time.Until(deadline), 1)
+	left := time.Until(deadline)
+	return max(left-min(left/10, early), 1)
+}
+
+// cancelled reports whether the client has left, rather than its deadline passed, which
+// the path watches itself.
+func cancelled(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() == context.Canceled && (!ok || time.Until(deadline) > 0)
 }

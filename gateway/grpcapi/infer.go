@@ -150,7 +150,7 @@ func (s *Server) score(ctx context.Context, c *gateway.Call, r *request, h heade
 	c.SetBody(kind, 0, r.body)
 	r.serving(c)
 	stop := context.AfterFunc(ctx, func() {
-		if ctx.Err() == context.Canceled { // the path watches deadlines itself
+		if cancelled(ctx) {
 			r.leave()
 		}
 	})

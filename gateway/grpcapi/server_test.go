@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -271,7 +272,11 @@ func gate() (s identity, release func()) {
 		}()
 		answered := req.Wait.Wait()
 		close(over)
-		if !answered {
+		switch {
+		case answered:
+		case scorer.Now() >= req.Deadline:
+			resp.Fail(scorer.DeadlineExceeded, "no answer in time")
+		default:
 			resp.Fail(scorer.Canceled, "cancelled by the client")
 		}
 		return answered
@@ -314,10 +319,10 @@ func TestADeadlineEndsAWait(t *testing.T) {
 	s, release := gate()
 	defer release()
 	call, h := client(t, Config{}, s)
-	ctx, cancel := context.WithTimeout(soon(t), 20*time.Millisecond)
+	ctx, cancel := context.WithTimeout(soon(t), 100*time.Millisecond)
 	defer cancel()
 	_, err := call.ModelInfer(ctx, ask("", 1))
-	wantError(t, err, codes.DeadlineExceeded, "")
+	wantError(t, err, codes.DeadlineExceeded, "no answer in time") // the server's words: the client's own clock has none
 	until(t, "idle", func() bool { return h.path.InFlight() == 0 })
 }
 
@@ -531,6 +536,50 @@ func TestTLS(t *testing.T) {
 	call := pb.NewGRPCInferenceServiceClient(h.dial(t, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots}))))
 	if _, err := call.ModelInfer(soon(t), ask("", 1)); err != nil {
 		t.Error(err)
+	}
+}
+
+// Clients of Triton ping every 200 ms, whether they have a call or not; a server that
+// takes that for an attack closes the connection after the third.
+func TestPingsOfAnIdleClientAreAnswered(t *testing.T) {
+	h := open(t, Config{}, identity{})
+	conn, err := net.Dial("tcp", h.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	f := http2.NewFramer(conn, conn)
+	if err := f.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for acks := 0; acks < 5; {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatalf("after %d pings: %v", acks, err)
+		}
+		switch frame := frame.(type) {
+		case *http2.GoAwayFrame:
+			t.Fatalf("sent away after %d pings: %s", acks, frame.DebugData())
+		case *http2.SettingsFrame:
+			if frame.IsAck() {
+				err = f.WritePing(false, [8]byte{})
+			} else {
+				err = f.WriteSettingsAck()
+			}
+		case *http2.PingFrame:
+			acks++
+			<-tick.C
+			err = f.WritePing(false, [8]byte{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
+	"sluice.dev/scorer/codec"
 	"sluice.dev/scorer/codec/wire"
 )
 
@@ -65,8 +66,6 @@ type target struct {
 	id      []byte // comes back with the answer
 }
 
-var errCut = scorer.Errorf(scorer.InvalidArgument, "the request is no protobuf message of its type, or is cut off")
-
 // scan finds the names in a ModelInferRequest.
 func scan(body []byte) (t target, err error) {
 	m := wire.Read(body)
@@ -81,7 +80,7 @@ func scan(body []byte) (t target, err error) {
 		}
 	}
 	if m.Bad() {
-		return t, errCut
+		return t, codec.ErrCut
 	}
 	return t, nil
 }

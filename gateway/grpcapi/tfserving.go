@@ -56,11 +56,11 @@ func scanSpec(body []byte) (p spec, err error) {
 			}
 		}
 		if f.Bad() {
-			return p, errCut
+			return p, codec.ErrCut
 		}
 	}
 	if m.Bad() {
-		return p, errCut
+		return p, codec.ErrCut
 	}
 	return p, nil
 }
@@ -79,7 +79,7 @@ func (p *spec) read(f *wire.Message) error {
 			}
 		}
 		if v.Bad() {
-			return errCut
+			return codec.ErrCut
 		}
 	case f.Is(4):
 		p.version, p.label = 0, f.Bytes

@@ -12,7 +12,8 @@ import (
 	"sluice.dev/scorer/codec/wire"
 )
 
-var errCut = scorer.Errorf(scorer.InvalidArgument, "the request is no protobuf message of its type, or is cut off")
+// ErrCut says that a request in protobuf cannot be read.
+var ErrCut = scorer.Errorf(scorer.InvalidArgument, "the request is no protobuf message of its type, or is cut off")
 
 // decodeGRPC reads a ModelInferRequest; the numbers of its fields are in
 // gateway/grpcapi/inferencepb.
@@ -39,7 +40,7 @@ func (r *Infer) decodeGRPC(sig *tensor.Signature, model string, body []byte) err
 		}
 	}
 	if m.Bad() {
-		return errCut
+		return ErrCut
 	}
 	if err := r.spreadRaw(sig, model); err != nil {
 		return err
@@ -110,7 +111,7 @@ func (r *Infer) parameter(entry []byte) error {
 	p, ok := readParameter(entry)
 	switch {
 	case !ok:
-		return errCut
+		return ErrCut
 	case string(p.name) == "timeout":
 		if p.field != int64Param && p.field != uint64Param {
 			return bad("invalid value type for 'timeout' parameter, expected int64_param.")
@@ -144,14 +145,14 @@ func (r *Infer) grpcInput(sig *tensor.Signature, model string, b []byte) error {
 			}
 		case m.Is(4):
 			if p, ok := readParameter(m.Bytes); !ok {
-				return errCut
+				return ErrCut
 			} else if string(p.name) == "shared_memory_region" {
 				return errShared
 			}
 		}
 	}
 	if m.Bad() {
-		return errCut
+		return ErrCut
 	}
 	in.shape[1] = len(r.shapes)
 	var ok bool
@@ -179,7 +180,7 @@ func (r *Infer) grpcShape(dims wire.Varints, from int) error {
 		r.shapes = append(r.shapes, int64(d))
 	}
 	if dims.Bad() {
-		return errCut
+		return ErrCut
 	}
 	return nil
 }
@@ -212,7 +213,7 @@ func (r *Infer) contents(b []byte, in *input, name []byte, model string) error {
 		}
 	}
 	if m.Bad() {
-		return errCut
+		return ErrCut
 	}
 	return nil
 }
@@ -223,7 +224,7 @@ func (r *Infer) elements(m *wire.Message, in *input, name []byte) error {
 	case tensor.Float32, tensor.Float64:
 		chunk, ok := m.Fixed(in.dtype.Size())
 		if !ok {
-			return errCut
+			return ErrCut
 		}
 		r.chunk(chunk, in)
 	case tensor.Bytes:
@@ -239,7 +240,7 @@ func (r *Infer) elements(m *wire.Message, in *input, name []byte) error {
 			}
 		}
 		if v.Bad() {
-			return errCut
+			return ErrCut
 		}
 		in.memory[1], in.found = len(r.memory), in.found || len(r.memory) > in.memory[0]
 	}
@@ -307,14 +308,14 @@ func (r *Infer) grpcOutput(sig *tensor.Signature, model string, b []byte) error 
 			p, ok := readParameter(m.Bytes)
 			switch {
 			case !ok:
-				return errCut
+				return ErrCut
 			case string(p.name) == "classification", string(p.name) == "shared_memory_region":
 				return bad("the output parameter '%s' is not supported", p.name)
 			}
 		}
 	}
 	if m.Bad() {
-		return errCut
+		return ErrCut
 	}
 	return r.want(sig, model, name, output{})
 }

@@ -54,7 +54,7 @@ func (r *Infer) decodeTF(sig *tensor.Signature, model string, body []byte) error
 		}
 	}
 	if m.Bad() {
-		return errCut
+		return ErrCut
 	}
 	if len(r.given) != len(sig.Inputs) {
 		return r.tfMissing(sig)
@@ -71,7 +71,7 @@ func tfSignature(spec []byte) error {
 		}
 	}
 	if m.Bad() {
-		return errCut
+		return ErrCut
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func (r *Infer) tfInput(sig *tensor.Signature, entry []byte) error {
 		}
 	}
 	if m.Bad() || !known {
-		return errCut
+		return ErrCut
 	}
 	in.shape[1] = len(r.shapes)
 	if in.index = index(sig.Inputs, name); in.index < 0 {
@@ -180,7 +180,7 @@ func (r *Infer) tfShape(shape []byte, from int) error {
 				}
 			}
 			if d.Bad() {
-				return errCut
+				return ErrCut
 			}
 			if len(r.shapes)-from == maxDims {
 				return bad("a shape has at most %d dimensions", maxDims)
@@ -191,7 +191,7 @@ func (r *Infer) tfShape(shape []byte, from int) error {
 		}
 	}
 	if m.Bad() {
-		return errCut
+		return ErrCut
 	}
 	return nil
 }
@@ -233,7 +233,7 @@ func (r *Infer) tfElements(t *wire.Message, in *input, name []byte) error {
 		r.memory = append(r.memory, byte(x), byte(x>>8))
 	}
 	if v.Bad() {
-		return errCut
+		return ErrCut
 	}
 	in.memory[1], in.found = len(r.memory), true
 	return nil

@@ -127,8 +127,6 @@ func (m *Message) Fixed(size int) ([]byte, bool) {
 	return m.Bytes, len(m.Bytes)%size == 0
 }
 
-// Append functions for what answers have; tags are of fields below 16.
-
 // AppendBytes appends a field of bytes, text or an encoded message.
 func AppendBytes[T string | []byte](dst []byte, num protowire.Number, v T) []byte {
 	return append(AppendLength(dst, num, len(v)), v...)

@@ -68,6 +68,10 @@ type Call interface {
 	// Run runs the model once over the bound memory, reading it afresh, so the
 	// caller may rewrite inputs between runs.
 	Run() error
+	// Terminate makes the run that is under way return soon, with an error, where
+	// the driver can do that; runs that are short it need not. For any goroutine,
+	// until Close; without a run it does nothing.
+	Terminate()
 	// Output is output i of the last run, valid until the next Run or Close.
 	Output(i int) tensor.Tensor
 	// Close ends the loan of the bound memory.

@@ -34,23 +34,26 @@ var order = map[string][]string{
 
 	"auth":        {},
 	"auth/apikey": {"auth"},
-	"auth/token":  {"auth"},
+	"auth/issue":  {},
+	"auth/token":  {"auth", "auth/issue"}, // the house's own issuer is one of those that it verifies
 	"router":      {},
 
-	"gateway/admit":   {},
-	"gateway/balance": {},
+	"gateway/admit":   {"scorer"},
+	"gateway/balance": {"scorer"},
 	"gateway/metrics": {"scorer"},
 	"gateway/limit":   {"scorer"},
-	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics"},
+	"gateway/mirror":  {"scorer", "scorer/codec"}, // reads answers, after the path is done with them
+	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics", "gateway/mirror"},
 	"gateway/header":  {"scorer"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
 	"gateway/httpapi":             {"gateway", "gateway/header", "scorer", "scorer/codec", "auth", "accel/tensor"},
-	"gateway/grpcapi":             {"gateway", "gateway/header", "gateway/grpcapi/inferencepb", "gateway/grpcapi/tfservingpb", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},
+	"gateway/grpcapi":             {"auth", "gateway", "gateway/header", "gateway/grpcapi/inferencepb", "gateway/grpcapi/tfservingpb", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},
 	"gateway/grpcapi/inferencepb": {},
 	"gateway/grpcapi/tfservingpb": {},
-	"gateway/snapshot":            {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/token", "router", "deploy/spec"},
+	"gateway/snapshot":            {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
 
 	"deploy/spec": {},
+	"deploy/api":  {"auth/apikey"}, // its own key is checked as all are
 
 	"bench/clients":      {}, // tests alone
 	"bench/load":         {},

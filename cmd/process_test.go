@@ -71,6 +71,9 @@ func start(t *testing.T, name string, args ...string) *process {
 	if slices.Contains(args, "--http") && !slices.Contains(args, "--grpc") {
 		args = append(args, "--grpc", "") // its default is a fixed port
 	}
+	if name != "scorer" && !slices.Contains(args, "--management") {
+		args = append(args, "--management", "") // several run at a time
+	}
 	p := &process{t: t, cmd: exec.Command(filepath.Join(dir, name), args...), log: &bytes.Buffer{}, end: make(chan error, 1)}
 	p.cmd.Env = append(os.Environ(), "DIGITS_KEY="+key)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
@@ -360,15 +363,15 @@ func TestStickyClientsGoToTheSameVersionOnEveryGateway(t *testing.T) {
 	}
 }
 
-// serveMLP serves one version of the digits example from dir, to callers that auth,
-// the specification's, lets in.
-func serveMLP(t *testing.T, dir, auth string) (base string) {
+// specMLP writes a specification of one version of the digits example into dir, for
+// callers that auth, the specification's, lets in.
+func specMLP(t *testing.T, dir, auth string) (file string) {
 	t.Helper()
 	model, err := filepath.Abs(digits + "mlp.onnx")
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, "endpoint.yaml")
+	file = filepath.Join(dir, "endpoint.yaml")
 	spec := `apiVersion: sluice.dev/v1alpha1
 kind: Endpoint
 metadata: {name: digits}
@@ -379,10 +382,17 @@ spec:
 	if err := os.WriteFile(file, []byte(spec), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return file
+}
+
+// serveMLP serves what specMLP writes.
+func serveMLP(t *testing.T, dir, auth string, flags ...string) (p *process, base string) {
+	t.Helper()
 	at, admin := free(t), free(t)
-	start(t, "sluice", "serve", "--file", file, "--http", at, "--metrics", admin, "--state", filepath.Join(dir, "state"))
+	args := []string{"serve", "--file", specMLP(t, dir, auth), "--http", at, "--metrics", admin, "--state", filepath.Join(dir, "state"), "--drain-delay", "10ms"}
+	p = start(t, "sluice", append(args, flags...)...)
 	eventually(t, "ready", ready(admin))
-	return "http://" + at
+	return p, "http://" + at
 }
 
 // A token of an issuer that is known by its keys alone opens the endpoint, also
@@ -403,7 +413,7 @@ func TestTokensOfAnIssuer(t *testing.T) {
 	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set) }))
 	defer issuer.Close()
 
-	base := serveMLP(t, t.TempDir(), `{mode: token, token: {issuer: "https://issuer", audience: digits, pinScope: pin, jwks: {url: "`+issuer.URL+`"}}}`)
+	_, base := serveMLP(t, t.TempDir(), `{mode: token, token: {issuer: "https://issuer", audience: digits, pinScope: pin, jwks: {url: "`+issuer.URL+`"}}}`)
 	token := func(subject, scope string, life time.Duration) string {
 		unsigned := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
 			"iss": "https://issuer", "aud": "digits", "sub": subject, "scope": scope, "exp": time.Now().Add(life).Unix(),
@@ -442,7 +452,7 @@ func TestKeysAreAsTheirFilesAre(t *testing.T) {
 	if err := os.WriteFile(primary, []byte(first), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	base := serveMLP(t, dir, "{keys: {primary: {file: primary}, secondary: {env: DIGITS_KEY}}}")
+	_, base := serveMLP(t, dir, "{keys: {primary: {file: primary}, secondary: {env: DIGITS_KEY}}}")
 	one := read(t, digits+"requests/one.json")
 	ask := func(key string) int {
 		t.Helper()
@@ -581,12 +591,16 @@ type load struct {
 }
 
 func begin(t *testing.T, base string, callers int) *load {
+	return beginWith(t, base, callers, bearer[1])
+}
+
+func beginWith(t *testing.T, base string, callers int, credential string) *load {
 	one, l := read(t, digits+"requests/one.json"), &load{}
 	for range callers {
 		l.done.Go(func() {
 			for !l.stop.Load() {
 				l.asked.Add(1)
-				a, err := call("POST", base+"/v2/models/digits/infer", one, bearer...)
+				a, err := call("POST", base+"/v2/models/digits/infer", one, bearer[0], credential)
 				if err != nil {
 					l.broken.Add(1)
 					continue
@@ -648,6 +662,38 @@ func TestReloadsLoseNoRequest(t *testing.T) {
 	}
 }
 
+// A process that starts while the specification cannot be used serves what was
+// good last, and says so.
+func TestWhatWasServedLastIsServedWhileTheFileIsBad(t *testing.T) {
+	p, _, _, file := serveDigits(t)
+	p.stop()
+	good := read(t, file)
+	for _, bad := range []func(){
+		func() { _ = os.WriteFile(file, []byte("kind: Nonsense\n"), 0o600) },
+		func() { _ = os.Remove(file) },
+	} {
+		bad()
+		http, admin := free(t), free(t)
+		p := start(t, "sluice", "serve", "--file", file, "--http", http, "--metrics", admin, "--state", filepath.Join(filepath.Dir(file), "state"), "--drain-delay", "10ms")
+		eventually(t, "ready", ready(admin))
+		stale := func(n int) func() bool {
+			return func() bool {
+				a, err := call("GET", "http://"+admin+"/metrics", nil)
+				return err == nil && strings.Contains(string(a.body), fmt.Sprintf("\nsluice_config_stale %d\n", n))
+			}
+		}
+		if !stale(1)() {
+			t.Error("nothing says that what is served is old")
+		}
+		count(t, "http://"+http, 10)
+		if err := os.WriteFile(file, good, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "applied", stale(0))
+		p.stop()
+	}
+}
+
 func TestSIGTERMFinishesWhatIsThere(t *testing.T) {
 	p, base, _, _ := serveDigits(t)
 	l := begin(t, base, 4)
@@ -681,7 +727,7 @@ func TestAnEndpointThatCannotBeServedIsRefused(t *testing.T) {
 	f([2]string{"mlp.onnx", "none.onnx"}, "none.onnx")
 	f([2]string{"trafficPercentile: 90", "trafficPercentile: 95"}, "endpoint.yaml:")
 	f([2]string{"mode: key", "mode: token"}, "keys: has no effect with mode token")
-	f([2]string{"mode: key\n    keys:\n      primary: {env: DIGITS_KEY}", "mode: token"}, "spec.auth.token: is missing")
+	f([2]string{"mode: key\n    keys:\n      primary: {env: DIGITS_KEY}", "mode: token\n    token: {issuer: i}"}, "spec.auth.token.audience: is missing")
 	f([2]string{"model: mlp.onnx", "model: mlp.onnx\n      accelerator: cuda"}, `accelerator "cuda" is not built in`)
 }
 
@@ -725,7 +771,8 @@ func TestHelpTexts(t *testing.T) {
 	}
 	for _, line := range []string{
 		"sluice --help", "sluice serve --help", "sluice validate --help", "sluice schema", "sluice runtime install --help", "sluice runtime path",
-		"sluice version", "sluice completion bash", "sluice validate " + digits + "endpoint.yaml", "sluice validate -o json " + digits + "endpoint.yaml",
+		"sluice version", "sluice completion bash", "sluice service --help", "sluice service get-keys --help", "sluice service regen-key --help",
+		"sluice service get-access-token --help", "sluice endpoint realtime get-keys --help", "sluice validate " + digits + "endpoint.yaml", "sluice validate -o json " + digits + "endpoint.yaml",
 		"gateway --help", "scorer --help", "gateway version", "scorer version",
 	} {
 		words := strings.Fields(line)

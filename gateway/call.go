@@ -21,6 +21,8 @@ type Call struct {
 	Pin        []byte        // the version asked for; empty leaves it to the split
 	Credential []byte        // key or token; empty if there is none
 	Timeout    time.Duration // what the client allows; 0 if it did not say
+	Class      admit.Class   // what the client asks for; Normal if it does not
+	Copy       Copy          // what the client wishes of a mirror
 	Headers    Headers       // for what an endpoint wants to know of them
 
 	// The answer.
@@ -29,6 +31,7 @@ type Call struct {
 	Version   *Version
 	Reason    router.Reason
 	Principal *auth.Principal
+	Refusal   error         // of package auth: why the caller was not let in; nil if it was
 	RetryIn   time.Duration // how long a caller should wait; 0 says nothing
 
 	exceeded limit.Kind
@@ -36,8 +39,10 @@ type Call struct {
 	request  scorer.Request
 	start    scorer.Instant
 	waited   time.Duration // for a slot; 0 where one was free
+	shed     shed          // why it got no slot
+	estimate time.Duration // how long it would have waited for one
 	place    admit.Place
-	replica  *Replica // granted by whoever released it
+	replica  *Replica // granted by whoever released it; nil if the place went to another
 	ticket   scorer.Ticket
 	wait     wait
 	snapshot atomic.Pointer[Snapshot] // held while not nil
@@ -67,6 +72,44 @@ type Headers interface {
 	Peek(name string) []byte
 }
 
+// caller is whose call it is; all who are not named are one.
+func (c *Call) caller() string {
+	if c.Principal == nil {
+		return ""
+	}
+	return c.Principal.ID
+}
+
+// Copy is whether a request is to be copied to a mirror.
+type Copy uint8
+
+// The wishes.
+const (
+	AsConfigured Copy = iota
+	Always
+	Never
+)
+
+// SetCopy sets what the client wishes of a mirror by name: always or never. Others
+// change nothing.
+func (c *Call) SetCopy(name []byte) {
+	switch string(name) {
+	case "always":
+		c.Copy = Always
+	case "never":
+		c.Copy = Never
+	}
+}
+
+// SetPriority sets the class by its name: low, normal or high. Others change nothing.
+func (c *Call) SetPriority(name []byte) {
+	for class := admit.Low; class < admit.Classes; class++ {
+		if string(name) == class.String() {
+			c.Class = class
+		}
+	}
+}
+
 // SetBody sets what is sent to the scorer.
 func (c *Call) SetBody(kind scorer.Kind, headLength int, body []byte) {
 	c.request.Kind, c.request.HeadLength, c.request.Body = kind, headLength, body
@@ -80,13 +123,19 @@ const maxKept = 1 << 20
 
 // reset empties a call for its next request.
 func (c *Call) reset() {
-	c.Name, c.Pin, c.Credential, c.Timeout, c.Headers = nil, nil, nil, 0, nil
-	c.Endpoint, c.Version, c.Principal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, 0
+	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Copy, c.Headers = nil, nil, nil, 0, admit.Normal, AsConfigured, nil
+	c.Endpoint, c.Version, c.Principal, c.Refusal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, nil, 0
 	c.wait.left.Store(false)
 	c.request = scorer.Request{Wait: &c.wait.Waiter}
 	if cap(c.Response.Body) > maxKept {
 		c.Response.Body = nil
 	}
+}
+
+// begin makes c ready for the path.
+func (c *Call) begin() {
+	c.Response.Reset()
+	c.start, c.waited, c.shed = scorer.Now(), 0, shedNot
 }
 
 // calls keeps every call of a path, idle or not, so that one goroutine can watch

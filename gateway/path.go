@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"sluice.dev/auth"
+	"sluice.dev/gateway/admit"
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/router"
 	"sluice.dev/scorer"
@@ -58,13 +59,13 @@ func (p *Path) InFlight() int { return p.calls.active() }
 // and c.Version what served it, nil where the request did not get that far.
 func (p *Path) Serve(c *Call) {
 	c.Version, c.Endpoint = nil, nil
-	c.Response.Reset()
-	c.start, c.waited = scorer.Now(), 0
+	c.begin()
 	s := p.enter(c)
 	if status := p.serve(c, s); status != scorer.OK {
 		c.Response.Fail(status, c.message(status))
 	}
 	p.record(c)
+	c.mirror()
 	if c.meter != nil {
 		c.meter.Settle(&c.Endpoint.Quota.Rates, c.Response.Rows, c.Response.Device, scorer.Now())
 	}
@@ -85,11 +86,16 @@ func (p *Path) enter(c *Call) *Snapshot {
 // serve is the path. A status other than OK means that the gateway itself
 // answers, with the message of that status; a scorer's answer is in c.Response.
 func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
-	e, who, status := s.identify(c.Name, c.Credential)
-	c.Endpoint, c.Principal = e, who
-	if status != scorer.OK {
+	e, who, err := s.identify(c.Name, c.Credential)
+	c.Endpoint, c.Principal, c.Refusal = e, who, err
+	if e == nil {
+		return scorer.NotFound
+	}
+	if err != nil {
+		status, _ := Refuse(err)
 		return status
 	}
+	c.Class = min(c.Class, admit.Class(int8(admit.Normal)+int8(who.MaxPriority))) // as far as it may
 	if e.Quota != nil && !e.Quota.admit(c) {
 		return scorer.Exhausted
 	}
@@ -112,57 +118,54 @@ func (q *Quota) admit(c *Call) bool {
 	return true
 }
 
-// identify finds the endpoint and who calls it. A status other than OK says what
-// there is none of; an endpoint that refuses the caller is found.
-func (s *Snapshot) identify(name, credential []byte) (*Endpoint, *auth.Principal, scorer.Status) {
+// identify finds the endpoint, nil if there is none, and who calls it. An endpoint
+// that refuses the caller is found.
+func (s *Snapshot) identify(name, credential []byte) (*Endpoint, *auth.Principal, error) {
 	e := s.Endpoint(name)
 	if e == nil {
-		return nil, nil, scorer.NotFound
+		return nil, nil, nil
 	}
 	who, err := e.Auth.Authenticate(credential)
-	if err != nil {
-		return e, nil, refusal(err)
-	}
-	return e, who, scorer.OK
+	return e, who, err
 }
 
 // MayCall reports whether Serve would let a caller in, for front ends that want to
 // know before they read a body.
 func (p *Path) MayCall(name, credential []byte) bool {
-	_, _, status := p.snapshot.Load().identify(name, credential)
-	return status == scorer.OK
+	e, _, err := p.snapshot.Load().identify(name, credential)
+	return e != nil && err == nil
 }
 
-// Find is the endpoint called name, for a caller who may call it; else the error is a
-// *scorer.Error that says what Serve would.
-func (p *Path) Find(name, credential []byte) (*Endpoint, error) {
-	e, _, status := p.snapshot.Load().identify(name, credential)
-	if status != scorer.OK {
-		c := Call{Name: name, Endpoint: e}
-		return nil, &scorer.Error{Status: status, Message: c.message(status)}
-	}
-	return e, nil
-}
-
-// refusal is the status of an authenticator's error.
-func refusal(err error) scorer.Status {
+// Refuse is the status of an authenticator's error, and what a client is told: what
+// it can do, and nothing that it could guess by.
+func Refuse(err error) (scorer.Status, string) {
+	var lacking *auth.Lacking
 	switch {
+	case errors.Is(err, auth.ErrForm):
+		return scorer.Unauthenticated, "no valid credential; this endpoint takes a token, as 'Authorization: Bearer TOKEN'"
+	case errors.Is(err, auth.ErrEnded):
+		return scorer.Unauthenticated, "no valid credential; the token has expired or was revoked; get another"
 	case errors.Is(err, auth.ErrMissing), errors.Is(err, auth.ErrInvalid):
-		return scorer.Unauthenticated
+		return scorer.Unauthenticated, "no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'"
+	case errors.Is(err, auth.ErrSeveral):
+		return scorer.InvalidArgument, "more than one credential; send one"
+	case errors.As(err, &lacking):
+		return scorer.PermissionDenied, "the token is valid, and lacks the scope '" + lacking.Scope + "'"
 	case errors.Is(err, auth.ErrForbidden):
-		return scorer.PermissionDenied
+		return scorer.PermissionDenied, "the token is valid, and not for this endpoint"
 	case errors.Is(err, auth.ErrBusy):
-		return scorer.Overloaded
+		return scorer.Overloaded, "too many tokens are being verified; try again later"
 	case errors.Is(err, auth.ErrUnavailable):
-		return scorer.Unavailable
+		return scorer.Unavailable, "the issuer's keys are not known yet; try again later"
 	}
-	return scorer.Internal
+	return scorer.Internal, "the credential could not be checked"
 }
 
 // assign picks the version that serves c.
 func (e *Endpoint) assign(c *Call) (*Version, scorer.Status) {
 	if len(c.Pin) > 0 {
 		if !c.Principal.MayPin {
+			c.Refusal = &auth.Lacking{Scope: e.PinScope}
 			return nil, scorer.PermissionDenied
 		}
 		i := e.Split.Find(c.Pin)
@@ -205,21 +208,23 @@ func (s *Sticky) client(c *Call) []byte {
 	return c.Headers.Peek(s.Header)
 }
 
+// maxAttempts bounds how often one request is sent.
+const maxAttempts = 3
+
 // score admits c and sends it to a replica. Work that certainly never began is
-// sent once more, since its replica may have left while c was on its way.
+// sent again, since its replica may have left while c was on its way.
 func (p *Path) score(c *Call, v *Version) scorer.Status {
-	for attempt := 0; ; attempt++ {
+	for tries := maxAttempts - 1; ; tries-- {
 		r, status := v.Pool.acquire(c, v.Limits.QueueWait)
 		if status != scorer.OK {
 			return status
 		}
+		own := c.start.Add(v.Limits.ScoringTimeout + c.waited)
 		c.request.Deadline = c.deadline(v.Limits.ScoringTimeout + c.waited)
 		c.wait.expires.Store(int64(c.request.Deadline))
 		r.scorer.Score(&c.request, &c.Response)
 		c.wait.expires.Store(0)
-		again := c.Response.NotStarted && c.Response.Status == scorer.Unavailable
-		v.Pool.release(r, again)
-		if !again || attempt > 0 {
+		if !v.Pool.release(r, c.outcome(own), tries) {
 			return scorer.OK
 		}
 		c.Response.Reset()
@@ -249,37 +254,47 @@ func (p *Path) record(c *Call) {
 
 // message is what the gateway's own answers say.
 func (c *Call) message(s scorer.Status) string {
+	if c.Refusal != nil {
+		_, text := Refuse(c.Refusal)
+		if c.Principal != nil {
+			text += "; leave the version out, or get a token that may choose it"
+		}
+		return text
+	}
 	switch s {
 	case scorer.NotFound:
 		if c.Endpoint == nil {
 			return "Request for unknown model: '" + printable(c.Name) + "' is not found"
 		}
 		return "Request for unknown model: '" + printable(c.Name) + "' version " + printable(c.Pin) + " is not found"
-	case scorer.Unauthenticated:
-		return "no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'"
 	case scorer.Exhausted:
 		return "this caller's quota of " + c.exceeded.String() + " is used up; try again in " + c.RetryIn.Round(time.Millisecond).String()
-	case scorer.PermissionDenied:
-		if c.Principal != nil {
-			return "the token does not allow to choose a version; leave the version out"
-		}
-		return "the token is valid, and not for this endpoint"
 	case scorer.Overloaded:
-		if c.Version == nil {
-			return "too many tokens are being verified; try again later"
-		}
-		return "too many requests for this version: no slot became free in time; try again later or add replicas"
+		return "too many requests for this version: " + c.overload() + "; try again later or add replicas"
 	case scorer.Unavailable:
-		if c.Version == nil {
-			return "the issuer's keys are not known yet; try again later"
-		}
 		return "no replica of this version is ready; try again later"
 	case scorer.DeadlineExceeded:
+		if c.shed == shedLate {
+			return "no answer in time: the request would have had to wait about " + c.estimate.Round(time.Millisecond).String() + " for a slot"
+		}
 		return "no answer in time; the request waited for a slot until its deadline"
 	case scorer.Canceled:
 		return "cancelled by the client"
 	}
 	return "the request could not be answered"
+}
+
+// overload says why there was no slot.
+func (c *Call) overload() string {
+	switch c.shed {
+	case shedFull:
+		return "its queue is full"
+	case shedLate:
+		return "its queue takes about " + c.estimate.Round(time.Millisecond).String()
+	case shedDisplaced:
+		return "others had fewer in its queue, or a higher priority"
+	}
+	return "no slot became free in time"
 }
 
 // printable is a client's name as it may stand in a message: short, in plain

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"sync"
-	"time"
 
 	"sluice.dev/gateway/admit"
 	"sluice.dev/gateway/balance"
@@ -25,17 +24,27 @@ type Pool struct {
 	perReplica int            // slots; 0 leaves it to the replica's window
 	turn       int
 	lost       scorer.Instant // when the last ready replica left; 0 while there is one
+	unsettled  bool           // windows change with time
+	budget     balance.Budget // for work that is sent again
+
+	// Counted since the pool was made.
+	ejections, retries uint64
+	sheds              [sheds]uint64
 }
 
 // Replica is one scorer that serves a version.
 type Replica struct {
 	scorer scorer.Scorer
 	offer  scorer.Offer
+	health balance.Health
+	window int // slots that it has now
 	busy   int
 	gone   bool
 }
 
-func newPool(limit int) *Pool { return &Pool{gate: admit.NewGate(limit), lost: 1} }
+func newPool(limit int) *Pool {
+	return &Pool{gate: admit.NewGate(limit), lost: 1, budget: balance.NewBudget(leastBurst)}
+}
 
 // Pool is the pool of a version, made when it is first asked for.
 func (p *Path) Pool(k Key) *Pool {
@@ -63,7 +72,8 @@ type Offered struct {
 }
 
 // SetReplicas makes the given scorers the pool's replicas. Those that were there
-// before and stay keep what they have in flight; those that left finish it.
+// before and stay keep what they have in flight; those that left finish it. One
+// that comes to others takes more and more.
 func (p *Pool) SetReplicas(offered []Offered) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,6 +82,9 @@ func (p *Pool) SetReplicas(offered []Offered) {
 		r := p.find(o.Scorer)
 		if r == nil {
 			r = &Replica{scorer: o.Scorer}
+			if p.lost == 0 {
+				r.health.Recover(scorer.Now())
+			}
 		}
 		r.offer = o.Offer
 		next = append(next, r)
@@ -121,15 +134,15 @@ func (p *Pool) Load() (slots, busy, waiting int) {
 	return p.gate.Slots(), p.gate.Busy(), p.gate.Waiting()
 }
 
-// load is what the choice of a replica is made on.
-func (p *Pool) load(r *Replica) balance.Load {
+// offered is how many requests r wants at a time; 0 if it is not ready.
+func (p *Pool) offered(r *Replica) int {
 	switch {
 	case r.gone || r.offer.Window == 0:
-		return balance.Load{Busy: r.busy}
+		return 0
 	case p.perReplica > 0:
-		return balance.Load{Window: p.perReplica, Busy: r.busy}
+		return p.perReplica
 	}
-	return balance.Load{Window: r.offer.Window, Busy: r.busy}
+	return r.offer.Window
 }
 
 // resize counts the slots anew and grants what became free. Holding mu.
@@ -137,101 +150,33 @@ func (p *Pool) load(r *Replica) balance.Load {
 // A request that is in flight at a replica that left keeps its slot until it
 // ends, beside those of the replicas that are there.
 func (p *Pool) resize() {
-	slots, ready := p.gate.Busy(), false
+	now := scorer.Now()
+	slots, ready, in := p.gate.Busy(), 0, 0
+	p.unsettled = false
 	for _, r := range p.replicas {
-		if l := p.load(r); l.Window > 0 {
-			slots += l.Free()
-			ready = true
+		p.unsettled = r.health.Settle(now) || p.unsettled
+		if p.offered(r) > 0 {
+			ready++
+			if !r.health.Out() {
+				in++
+			}
 		}
+	}
+	for _, r := range p.replicas {
+		if r.window = p.offered(r); in > 0 { // else those that fail are better than none
+			r.window = r.health.Window(r.window, now)
+		}
+		slots += max(r.window-r.busy, 0)
 	}
 	p.gate.Resize(slots)
+	p.budget.Burst(max(slots, leastBurst))
 	switch {
-	case ready:
+	case ready > 0:
 		p.lost = 0
 	case p.lost == 0:
-		p.lost = scorer.Now()
+		p.lost = now
 	}
 	p.admit()
-}
-
-// admit binds the slots that are free to replicas and wakes whom they were
-// granted to. Holding mu.
-func (p *Pool) admit() {
-	for place := p.gate.Grant(); place != nil; place = p.gate.Grant() {
-		c := place.Owner.(*Call)
-		if !c.wait.Claim(c.ticket) {
-			p.gate.Depart() // abandoned meanwhile: the next one
-			continue
-		}
-		c.replica = p.pick()
-		c.wait.Finish(c.ticket)
-	}
-}
-
-// acquire waits for a slot, at most for limit and as long as the client allows. The slot
-// is the caller's until release.
-func (p *Pool) acquire(c *Call, limit time.Duration) (*Replica, scorer.Status) {
-	p.mu.Lock()
-	verdict := p.gate.Arrive(&c.place)
-	switch verdict {
-	case admit.Granted:
-		r := p.pick()
-		p.mu.Unlock()
-		return r, scorer.OK
-	case admit.Full:
-		p.mu.Unlock()
-		return nil, scorer.Overloaded
-	}
-	if p.lost != 0 && scorer.Now().Sub(p.lost) > limit {
-		// Nobody has come back for longer than anybody may wait.
-		p.gate.Leave(&c.place)
-		p.mu.Unlock()
-		return nil, scorer.Unavailable
-	}
-	until := c.deadline(limit)
-	c.wait.expires.Store(int64(until))
-	c.ticket = c.wait.Arm()
-	p.mu.Unlock()
-
-	granted := c.wait.Wait()
-	c.wait.expires.Store(0)
-	now := scorer.Now()
-	c.waited = now.Sub(c.start)
-	if granted {
-		return c.replica, scorer.OK
-	}
-	return nil, p.leave(c, until, now)
-}
-
-// leave takes an abandoned call out of the queue and says why it was abandoned.
-func (p *Pool) leave(c *Call, until, now scorer.Instant) scorer.Status {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.gate.Leave(&c.place)
-	switch {
-	case now < until:
-		return scorer.Canceled
-	case c.Timeout > 0 && now >= c.start.Add(c.Timeout):
-		return scorer.DeadlineExceeded
-	case p.lost != 0:
-		return scorer.Unavailable
-	}
-	return scorer.Overloaded
-}
-
-// release gives a slot back. gone says that the replica refused because it is
-// leaving: it is not used again until it is offered anew.
-func (p *Pool) release(r *Replica, gone bool) {
-	p.mu.Lock()
-	r.busy--
-	r.gone = r.gone || gone
-	p.gate.Depart()
-	if r.gone {
-		p.resize()
-	} else {
-		p.admit()
-	}
-	p.mu.Unlock()
 }
 
 // pick binds a slot to a replica. Holding mu, with a slot granted.
@@ -242,7 +187,7 @@ func (p *Pool) pick() *Replica {
 	}
 	p.loads = p.loads[:0]
 	for _, r := range p.replicas {
-		p.loads = append(p.loads, p.load(r))
+		p.loads = append(p.loads, balance.Load{Window: r.window, Busy: r.busy})
 	}
 	p.turn++
 	r := p.replicas[max(balance.Pick(p.loads, p.turn), 0)]

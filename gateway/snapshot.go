@@ -21,10 +21,12 @@ type Snapshot struct {
 type Endpoint struct {
 	Name     string
 	Auth     auth.Authenticator
+	PinScope string // that a token must have to pin a version, for answers that say so
 	Split    *router.Endpoint
 	Versions []*Version // as in Split
 	Sticky   *Sticky    // nil assigns every request by itself
 	Quota    *Quota     // nil does not limit callers
+	Mirror   *Mirror    // gets copies; nil is none
 	Fallback *Version   // serves where the assigned version has no ready replica; nil is none
 }
 

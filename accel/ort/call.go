@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
+	"time"
 	"unsafe"
 
 	ort "github.com/yalue/onnxruntime_go"
@@ -61,7 +63,16 @@ type call struct {
 	given   []tensor.Tensor
 	views   []tensor.Tensor // the outputs
 	binding *ort.IoBinding  // nil where an output is not given
+
+	mu      sync.Mutex
+	options *ort.RunOptions // of runs that can be terminated; nil before one was long
+	running bool            // with options
 }
+
+// longRun is what a run must last so that the next ones can be terminated: they
+// cost a few allocations more, since the runtime's Go binding has no options for
+// runs over a binding.
+const longRun = time.Millisecond
 
 func (c *call) bind(in, out []tensor.Tensor) error {
 	for i := range in {
@@ -179,16 +190,50 @@ func (c *call) Run() error {
 			return err
 		}
 	}
-	if c.binding != nil {
-		return c.model.session.RunWithBinding(c.binding)
+	if c.options != nil {
+		return c.runTerminable()
 	}
-	return c.runDynamic()
+	began := time.Now()
+	var err error
+	if c.binding != nil {
+		err = c.model.session.RunWithBinding(c.binding)
+	} else {
+		err = c.runDynamic(nil)
+	}
+	if err == nil && time.Since(began) >= longRun {
+		c.options, err = ort.NewRunOptions()
+	}
+	return err
 }
 
-// runDynamic lets the runtime provide the outputs that are not given.
-func (c *call) runDynamic() error {
+// runTerminable runs with options, with which Terminate reaches the run.
+func (c *call) runTerminable() error {
+	c.mu.Lock()
+	err := c.options.UnsetTerminate()
+	c.running = true
+	c.mu.Unlock()
+	if err == nil {
+		err = c.runDynamic(c.options)
+	}
+	c.mu.Lock()
+	c.running = false
+	c.mu.Unlock()
+	return err
+}
+
+// Terminate implements accel.Call.
+func (c *call) Terminate() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running {
+		_ = c.options.Terminate() // fails only where there are no options
+	}
+}
+
+// runDynamic passes all values; the runtime provides the outputs that are not given.
+func (c *call) runDynamic(o *ort.RunOptions) error {
 	out := slices.Clone(c.outputs)
-	if err := c.model.session.Run(c.inputs, out); err != nil {
+	if err := c.model.session.RunWithOptions(c.inputs, out, o); err != nil {
 		return err
 	}
 	var err error
@@ -208,6 +253,9 @@ func (c *call) Close() error {
 	var errs []error
 	if c.binding != nil {
 		errs = append(errs, c.binding.Destroy())
+	}
+	if c.options != nil {
+		errs = append(errs, c.options.Destroy())
 	}
 	for _, v := range slices.Concat(c.inputs, c.outputs) {
 		if v != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"sluice.dev/accel/acceltest"
 	"sluice.dev/accel/ort/library"
 	"sluice.dev/accel/tensor"
+	"sluice.dev/bench/wide"
 )
 
 var mlp = accel.Model{Name: "mlp", Path: "../../examples/digits/mlp.onnx"}
@@ -163,5 +165,47 @@ func BenchmarkRun(b *testing.B) {
 				_ = c.Run()
 			}
 		})
+	}
+}
+
+func TestALongRunCanBeTerminated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "wide.onnx")
+	if err := wide.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	m, err := driver(t).Open(accel.Model{Name: "wide", Path: path}, accel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	const rows = 1024
+	c := bind(t, m, []tensor.Tensor{{DType: tensor.Float32, Shape: []int64{rows, wide.Inputs}, Data: make([]byte, rows*wide.Inputs*4)}},
+		[]tensor.Tensor{{DType: tensor.Float32, Shape: []int64{rows, wide.Outputs}, Data: make([]byte, rows*wide.Outputs*4)}})
+	defer c.Close()
+	c.Terminate() // nothing runs
+	if err := c.Run(); err != nil {
+		t.Fatal(err)
+	}
+	began := make(chan struct{})
+	ended := make(chan error)
+	go func() {
+		close(began)
+		ended <- c.Run()
+	}()
+	<-began
+	for over := false; !over; {
+		select {
+		case err = <-ended:
+			over = true
+		default:
+			c.Terminate()
+			runtime.Gosched()
+		}
+	}
+	if err == nil {
+		t.Error("a run that was terminated all the time gave an answer")
+	}
+	if err := c.Run(); err != nil {
+		t.Errorf("the run after it: %v", err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"sync"
+	"sync/atomic"
 
 	"sluice.dev/auth"
 )
@@ -35,39 +37,64 @@ func Generate() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// Keys are the keys of one endpoint. Immutable.
+// Which of an endpoint's two keys.
+type Which int
+
+// The two.
+const (
+	Primary Which = iota
+	Secondary
+)
+
+// String is the key's name, and its principal's.
+func (w Which) String() string { return [...]string{"primary", "secondary"}[w] }
+
+var principals = [...]auth.Principal{owner(Primary), owner(Secondary)}
+
+// owner is who has a key: all of it.
+func owner(w Which) auth.Principal {
+	return auth.Principal{ID: w.String(), MayPin: true, MayMirror: true, MaxPriority: auth.High}
+}
+
+// Keys are the keys of one endpoint. Safe for concurrent use; each can be replaced
+// while the other goes on.
 type Keys struct {
 	pepper  Pepper
-	digests []digest
+	current atomic.Pointer[[2]digest]
+	mu      sync.Mutex // of writers
 }
 
 type digest struct {
 	sum [sha256.Size]byte
-	who auth.Principal
+	set bool
 }
 
-// New keeps the digests of the named keys; empty and over-long ones are left
-// out. Principals are called by the names.
+// New keeps the digests of two keys; an empty or over-long one is none.
 func New(p Pepper, primary, secondary string) *Keys {
 	k := &Keys{pepper: p}
-	for _, named := range []struct{ name, key string }{{"primary", primary}, {"secondary", secondary}} {
-		if sum, ok := k.digest([]byte(named.key)); ok {
-			k.digests = append(k.digests, digest{sum, auth.Principal{ID: named.name, MayPin: true}})
-		}
-	}
+	k.current.Store(&[2]digest{k.digest([]byte(primary)), k.digest([]byte(secondary))})
 	return k
+}
+
+// Set replaces one key. When it returns, the one before is not good any more.
+func (k *Keys) Set(w Which, key string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := *k.current.Load()
+	next[w] = k.digest([]byte(key))
+	k.current.Store(&next)
 }
 
 // digest is the keyed hash of a key: SHA-256 over pepper and key. All inputs of
 // one pepper are compared whole, so the extension of a hash gains nothing.
-func (k *Keys) digest(key []byte) (sum [sha256.Size]byte, ok bool) {
+func (k *Keys) digest(key []byte) digest {
 	if len(key) == 0 || len(key) > MaxLength {
-		return sum, false
+		return digest{}
 	}
 	var buf [len(k.pepper) + MaxLength]byte
 	n := copy(buf[:], k.pepper[:])
 	n += copy(buf[n:], key)
-	return sha256.Sum256(buf[:n]), true
+	return digest{sha256.Sum256(buf[:n]), true}
 }
 
 // Authenticate implements auth.Authenticator. The time it takes does not depend
@@ -76,14 +103,14 @@ func (k *Keys) Authenticate(credential []byte) (*auth.Principal, error) {
 	if len(credential) == 0 {
 		return nil, auth.ErrMissing
 	}
-	sum, ok := k.digest(credential)
-	if !ok {
+	given := k.digest(credential)
+	if !given.set {
 		return nil, auth.ErrInvalid
 	}
 	var who *auth.Principal
-	for i := range k.digests {
-		if subtle.ConstantTimeCompare(sum[:], k.digests[i].sum[:]) == 1 {
-			who = &k.digests[i].who
+	for i, d := range k.current.Load() {
+		if subtle.ConstantTimeCompare(given.sum[:], d.sum[:]) == 1 && d.set {
+			who = &principals[i]
 		}
 	}
 	if who == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"sluice.dev/auth"
@@ -40,8 +41,50 @@ func TestGeneratedKeysDiffer(t *testing.T) {
 
 func TestNoKeyIsKept(t *testing.T) {
 	key := Generate()
-	if dump := fmt.Sprintf("%+v %s", New(Pepper{}, key, ""), New(Pepper{}, key, "").digests[0].sum); strings.Contains(dump, key) {
+	if dump := fmt.Sprintf("%+v %s", New(Pepper{}, key, ""), New(Pepper{}, key, "").current.Load()[0].sum); strings.Contains(dump, key) {
 		t.Error("the key itself is kept")
+	}
+}
+
+// While one key is replaced again and again, the other is good all the time, and no
+// replaced one is good when Set has returned.
+func TestKeysAreReplacedWithoutAGap(t *testing.T) {
+	stays := Generate()
+	k := New(NewPepper(), Generate(), stays)
+	var done sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		done.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if who, err := k.Authenticate([]byte(stays)); err != nil || who.ID != "secondary" {
+					t.Errorf("the other key: %v, %v", who, err)
+					return
+				}
+			}
+		})
+	}
+	before := ""
+	for range 1000 {
+		key := Generate()
+		k.Set(Primary, key)
+		if who, err := k.Authenticate([]byte(key)); err != nil || who.ID != "primary" {
+			t.Fatalf("a key that was set: %v, %v", who, err)
+		}
+		if _, err := k.Authenticate([]byte(before)); err == nil {
+			t.Fatal("a key that was replaced is good")
+		}
+		before = key
+	}
+	close(stop)
+	done.Wait()
+	k.Set(Secondary, "")
+	if _, err := k.Authenticate([]byte(stays)); !errors.Is(err, auth.ErrInvalid) {
+		t.Errorf("a key that was removed: %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package token
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -19,16 +20,24 @@ import (
 	"time"
 
 	"github.com/MicahParks/jwkset"
+
+	"sluice.dev/auth/issue"
 )
 
-// Source is where an issuer's public keys are: exactly one of both.
+// Source is where an issuer's public keys are: exactly one of these.
 type Source struct {
 	File string
 	URL  string
+	Own  *issue.Issuer
 }
 
 // String is the source's name in logs.
-func (s Source) String() string { return s.File + s.URL }
+func (s Source) String() string {
+	if s.Own != nil {
+		return "own issuer"
+	}
+	return s.File + s.URL
+}
 
 // When keys are fetched.
 const (
@@ -61,7 +70,7 @@ type Keyset struct {
 
 // set is the keys at one time. Immutable.
 type set struct {
-	generation uint64 // a change makes every verified token be verified again
+	generation uint64 // grows with every change
 	raw        []byte
 	keys       []key
 }
@@ -141,7 +150,10 @@ func (k *Keyset) refresh(ctx context.Context) error {
 }
 
 func (k *Keyset) fetch(ctx context.Context) ([]byte, error) {
-	if k.source.File != "" {
+	switch {
+	case k.source.Own != nil:
+		return k.source.Own.JWKS()
+	case k.source.File != "":
 		return os.ReadFile(k.source.File)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.source.URL, nil)
@@ -220,12 +232,12 @@ func methods(public any) []string {
 
 // find is the key for a token's key id and algorithm. A token without an id is
 // verified where there is one key only.
-func (s *set) find(id, alg string) (any, bool) {
+func (s *set) find(id, alg string) (k *key, known bool) {
 	for i := range s.keys {
-		k := &s.keys[i]
+		k = &s.keys[i]
 		if id == k.id || id == "" && len(s.keys) == 1 {
 			if slices.Contains(k.suits, alg) && (k.alg == "" || k.alg == alg) {
-				return k.public, true
+				return k, true
 			}
 			if id != "" {
 				return nil, true // known, and not for this algorithm
@@ -233,6 +245,13 @@ func (s *set) find(id, alg string) (any, bool) {
 		}
 	}
 	return nil, false
+}
+
+// holds reports whether a key of an earlier set is in this one, as it was.
+func (s *set) holds(k *key) bool {
+	return slices.ContainsFunc(s.keys, func(o key) bool {
+		return o.id == k.id && o.alg == k.alg && o.public.(interface{ Equal(crypto.PublicKey) bool }).Equal(k.public)
+	})
 }
 
 // seek fetches the keys again for a token of one that is not known, unless that was

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -8,6 +9,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -108,7 +110,7 @@ func edKey() crypto.Signer {
 
 // claims are good ones, changed by more; a nil value removes one.
 func claims(more jwt.MapClaims) jwt.MapClaims {
-	c := jwt.MapClaims{"iss": "https://issuer", "aud": []string{"other", "digits"}, "sub": "alice", "exp": time.Now().Add(time.Hour).Unix(), "tenant": "one", "scope": "score pin"}
+	c := jwt.MapClaims{"iss": "https://issuer", "aud": []string{"other", "digits"}, "sub": "alice", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(), "jti": "one", "tenant": "one", "scope": "score pin", "endpoints": "digits"}
 	maps.Copy(c, more)
 	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
 	return c
@@ -125,7 +127,11 @@ func sign(m jwt.SigningMethod, id string, key any, c jwt.MapClaims, head map[str
 func verifier(t testing.TB, i *issuer) *Verifier {
 	keys := OpenKeys(Source{URL: i.server.URL}, slog.New(slog.DiscardHandler))
 	t.Cleanup(keys.Close)
-	return New(Config{Issuer: "https://issuer", Audience: "digits", Require: map[string]string{"tenant": "one"}, Skew: time.Minute, Scope: "score", PinScope: "pin", Keys: keys})
+	return New(Config{
+		Issuer: "https://issuer", Audience: "digits", Require: map[string]string{"tenant": "one"}, Skew: time.Minute,
+		MaxLife: 2 * time.Hour, Endpoint: "digits", Endpoints: "endpoints", Keys: keys,
+		Scopes: Scopes{Call: "score", Pin: "pin", Mirror: "mirror", High: "urgent", Low: "bulk"},
+	})
 }
 
 func TestGoodTokensOfEveryAlgorithm(t *testing.T) {
@@ -174,13 +180,32 @@ func TestClaimsDecide(t *testing.T) {
 	if who := f("no scope to pin", jwt.MapClaims{"scope": "score"}, nil); who == nil || who.MayPin {
 		t.Errorf("without its scope a caller may pin: %+v", who)
 	}
+	want := auth.Principal{ID: "alice", MayPin: true, MayMirror: true, MaxPriority: auth.High}
+	if who := f("every scope", jwt.MapClaims{"scope": "score pin mirror urgent bulk"}, nil); who == nil || *who != want {
+		t.Errorf("with every scope %+v; want %+v", who, want)
+	}
+	if who := f("at low priority", jwt.MapClaims{"scope": "score bulk"}, nil); who == nil || *who != (auth.Principal{ID: "alice", MaxPriority: auth.Low}) {
+		t.Errorf("with the scope that keeps it low %+v", who)
+	}
 	f("no scope", jwt.MapClaims{"scope": "pin"}, auth.ErrForbidden)
+	var lacking *auth.Lacking
+	if _, err := v.Authenticate([]byte(sign(jwt.SigningMethodES256, "ec", ecKey, claims(jwt.MapClaims{"scope": "pin"}), nil))); !errors.As(err, &lacking) || lacking.Scope != "score" {
+		t.Errorf("no scope: %v; want one that names it", err)
+	}
+	f("among other endpoints", jwt.MapClaims{"endpoints": []string{"letters", "digits"}}, nil)
+	f("all endpoints", jwt.MapClaims{"endpoints": "*"}, nil)
+	f("other endpoints", jwt.MapClaims{"endpoints": "letters digits2"}, auth.ErrForbidden)
+	f("no endpoint", jwt.MapClaims{"endpoints": nil}, auth.ErrForbidden)
+	f("good for too long", jwt.MapClaims{"exp": now.Add(3 * time.Hour).Unix()}, auth.ErrInvalid)
+	f("no time of issue", jwt.MapClaims{"iat": nil}, auth.ErrInvalid)
+	f("made in the future", jwt.MapClaims{"iat": now.Add(10 * time.Minute).Unix()}, auth.ErrInvalid)
 	f("a scope that contains it", jwt.MapClaims{"scope": "scores"}, auth.ErrForbidden)
 	f("another issuer", jwt.MapClaims{"iss": "https://issuer2"}, auth.ErrInvalid)
 	f("no issuer", jwt.MapClaims{"iss": nil}, auth.ErrInvalid)
 	f("another audience", jwt.MapClaims{"aud": "digit"}, auth.ErrInvalid)
 	f("no audience", jwt.MapClaims{"aud": nil}, auth.ErrInvalid)
-	f("expired", jwt.MapClaims{"exp": now.Add(-2 * time.Minute).Unix()}, auth.ErrInvalid)
+	f("expired", jwt.MapClaims{"exp": now.Add(-2 * time.Minute).Unix()}, auth.ErrEnded)
+	f("expired, and for others", jwt.MapClaims{"exp": now.Add(-2 * time.Minute).Unix(), "aud": "letters"}, auth.ErrEnded)
 	f("never expires", jwt.MapClaims{"exp": nil}, auth.ErrInvalid)
 	f("not yet valid", jwt.MapClaims{"nbf": now.Add(time.Hour).Unix()}, auth.ErrInvalid)
 	f("nobody", jwt.MapClaims{"sub": nil}, auth.ErrInvalid)
@@ -334,26 +359,227 @@ func TestKeysOfAFile(t *testing.T) {
 	}
 }
 
-func TestAFloodIsBounded(t *testing.T) {
+// signed makes a good token of the key "ec" for a subject.
+func signed(subject string) []byte {
+	return []byte(sign(jwt.SigningMethodES256, "ec", ecKey, claims(jwt.MapClaims{"sub": subject, "jti": subject}), nil))
+}
+
+// broken is a token like signed's with a signature of another key.
+var broken = func() func(subject string) []byte {
+	other := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	return func(subject string) []byte {
+		return []byte(sign(jwt.SigningMethodES256, "ec", other, claims(jwt.MapClaims{"sub": subject}), nil))
+	}
+}()
+
+func TestMoreThanMayWaitAreTurnedAway(t *testing.T) {
 	i := newIssuer(t)
 	i.add("ec", ecKey)
 	v := verifier(t, i)
-	for n := range shards * perShard * 2 {
-		var sum [32]byte
-		sum[0], sum[1], sum[2], sum[3] = byte(n), byte(n>>8), byte(n>>16), byte(n>>24)
-		v.known.put(sum, entry{err: auth.ErrInvalid, until: time.Now().Add(time.Minute)})
+	good := signed("alice")
+	if _, err := v.Authenticate(good); err != nil {
+		t.Fatal(err)
 	}
-	for k := range v.known {
-		if n := len(v.known[k].m); n > perShard {
-			t.Fatalf("a shard has %d entries; want at most %d", n, perShard)
+	for range cap(v.config.Slots) { // every verification is under way
+		v.config.Slots <- struct{}{}
+	}
+	const flood = maxWaiting + 100
+	var busy, bad atomic.Int64
+	var done sync.WaitGroup
+	release := sync.OnceFunc(func() {
+		for range cap(v.config.Slots) {
+			<-v.config.Slots
+		}
+	})
+	for n := range flood {
+		token := broken(fmt.Sprint(n))
+		done.Go(func() {
+			switch _, err := v.Authenticate(token); {
+			case errors.Is(err, auth.ErrBusy):
+				if busy.Add(1) == flood-maxWaiting {
+					release()
+				}
+			case errors.Is(err, auth.ErrInvalid):
+				bad.Add(1)
+			}
+		})
+		if _, err := v.Authenticate(good); err != nil {
+			t.Errorf("a known token during a flood: %v", err)
 		}
 	}
-	for range cap(v.slots) { // every verification is under way
-		v.slots <- struct{}{}
+	done.Wait()
+	if busy.Load() != flood-maxWaiting || bad.Load() != maxWaiting {
+		t.Errorf("of %d tokens %d were turned away and %d verified; want %d and %d", flood, busy.Load(), bad.Load(), flood-maxWaiting, maxWaiting)
 	}
-	v.waiting.Store(maxWaiting)
-	if _, err := v.Authenticate([]byte(sign(jwt.SigningMethodES256, "ec", ecKey, claims(nil), nil))); !errors.Is(err, auth.ErrBusy) {
-		t.Errorf("got %v; want %v", err, auth.ErrBusy)
+	if n := v.waiting.Load(); n != 0 {
+		t.Errorf("%d still wait", n)
+	}
+	if _, err := v.Authenticate(signed("bob")); err != nil {
+		t.Errorf("a new token after the flood: %v", err)
+	}
+}
+
+// A flood that fills what is known about bad tokens takes nothing from the good ones.
+func TestKnownTokensOutliveAFlood(t *testing.T) {
+	i := newIssuer(t)
+	i.add("ec", ecKey)
+	v := verifier(t, i)
+	good := signed("alice")
+	if _, err := v.Authenticate(good); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2 * refusedPlaces {
+		v.refused.put(verdict{sum: sha256.Sum256([]byte(fmt.Sprint(n))), err: auth.ErrInvalid, until: time.Now().Add(time.Minute)})
+	}
+	if v.known.get(good) == nil || len(v.refused.places) != refusedPlaces {
+		t.Errorf("after a flood the good token is forgotten, or %d bad ones are known", len(v.refused.places))
+	}
+	bad := broken("mallory")
+	for range 2 {
+		if _, err := v.Authenticate(bad); !errors.Is(err, auth.ErrInvalid) {
+			t.Errorf("a bad token: %v", err)
+		}
+	}
+	if v.refused.get(sha256.Sum256(bad), v.config.Keys.current.Load().generation, time.Now()) == nil {
+		t.Error("a bad token is verified every time")
+	}
+}
+
+func TestWhatIsKnownIsBounded(t *testing.T) {
+	k, now := newKnown(), time.Now()
+	put := func(n, size int) {
+		token := make([]byte, size)
+		copy(token, fmt.Sprint(n))
+		k.put(&entry{token: token, who: &auth.Principal{}, until: now.Add(time.Hour)})
+	}
+	check := func(what string) {
+		t.Helper()
+		for i := range k.shards {
+			s, sum := &k.shards[i], 0
+			for _, e := range s.m {
+				sum += len(e.token)
+			}
+			if len(s.m) > perShard || sum > maxShard || sum != s.bytes || len(s.m) == 0 {
+				t.Fatalf("%s: a shard has %d tokens of %d bytes, and counts %d", what, len(s.m), sum, s.bytes)
+			}
+		}
+	}
+	for n := range shards * perShard * 3 / 2 {
+		put(n, 16)
+	}
+	check("many")
+	for n := range shards * 2 * maxShard / MaxLength {
+		put(n, MaxLength)
+	}
+	check("large")
+	put(1, 100)
+	before := k.get(append([]byte("1"), make([]byte, 99)...))
+	put(1, 100)
+	if after := k.get(append([]byte("1"), make([]byte, 99)...)); before == nil || after == nil || before == after {
+		t.Error("a token that is put again does not replace itself")
+	}
+	check("again")
+}
+
+func TestEqual(t *testing.T) {
+	for n := range 40 {
+		a := bytes.Repeat([]byte{7}, n)
+		if !equal(a, bytes.Clone(a)) || equal(a, append(bytes.Clone(a), 7)) {
+			t.Errorf("length %d", n)
+		}
+		for i := range a {
+			b := bytes.Clone(a)
+			if b[i] ^= 0x80; equal(a, b) || equal(b, a) {
+				t.Errorf("length %d: a difference at %d is not seen", n, i)
+			}
+		}
+	}
+}
+
+func TestARevokedTokenEndsAtOnce(t *testing.T) {
+	i := newIssuer(t)
+	i.add("ec", ecKey)
+	v := verifier(t, i)
+	alice, bob := signed("alice"), signed("bob")
+	want := func(what string, a, b error) {
+		t.Helper()
+		if _, err := v.Authenticate(alice); !errors.Is(err, a) {
+			t.Errorf("%s: alice %v; want %v", what, err, a)
+		}
+		if _, err := v.Authenticate(bob); !errors.Is(err, b) {
+			t.Errorf("%s: bob %v; want %v", what, err, b)
+		}
+	}
+	want("at first", nil, nil)
+	v.Revoke(Revoked{IDs: []string{"alice"}})
+	if v.known.get(alice) != nil || v.known.get(bob) == nil {
+		t.Error("what is revoked is known, or what is not is forgotten")
+	}
+	want("by id", auth.ErrEnded, nil)
+	v.Revoke(Revoked{Subjects: []string{"bob"}})
+	want("by subject", nil, auth.ErrEnded)
+	v.Revoke(Revoked{Before: time.Now().Add(time.Second)})
+	want("by time", auth.ErrEnded, auth.ErrEnded)
+	v.Revoke(Revoked{Before: time.Now().Add(-time.Hour)})
+	want("made after the time", nil, nil)
+}
+
+// Tokens that are verified while their subject is revoked are not let in after it.
+func TestRevocationMeetsVerification(t *testing.T) {
+	i := newIssuer(t)
+	i.add("ec", ecKey)
+	v := verifier(t, i)
+	tokens := make([][]byte, 50)
+	for n := range tokens {
+		tokens[n] = []byte(sign(jwt.SigningMethodES256, "ec", ecKey, claims(jwt.MapClaims{"jti": fmt.Sprint(n)}), nil))
+	}
+	var revoked atomic.Bool
+	var done sync.WaitGroup
+	for n := range 4 {
+		done.Go(func() {
+			for i := range tokens {
+				after := revoked.Load()
+				if _, err := v.Authenticate(tokens[(i+n*10)%len(tokens)]); err == nil && after {
+					t.Error("a revoked token is let in")
+				}
+			}
+		})
+	}
+	v.Revoke(Revoked{Subjects: []string{"alice"}})
+	revoked.Store(true)
+	done.Wait()
+	for _, token := range tokens {
+		if v.known.get(token) != nil {
+			t.Fatal("a revoked token is known")
+		}
+	}
+}
+
+// A change of the keys does not cost a verification where a token's own key stays.
+func TestOtherKeysComeAndGoUnnoticed(t *testing.T) {
+	i := newIssuer(t)
+	i.add("ec", ecKey)
+	v := verifier(t, i)
+	token := signed("alice")
+	first, err := v.Authenticate(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refresh := func() {
+		t.Helper()
+		if err := v.config.Keys.refresh(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i.add("rsa", rsaKey)
+	refresh()
+	if again, err := v.Authenticate(token); again != first {
+		t.Errorf("verified again: %+v, %v", again, err)
+	}
+	i.add("ec", must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))) // another key of the same id
+	refresh()
+	if _, err := v.Authenticate(token); !errors.Is(err, auth.ErrInvalid) {
+		t.Errorf("a token of a key that was replaced: %v", err)
 	}
 }
 
@@ -380,9 +606,43 @@ func BenchmarkAuthenticate(b *testing.B) {
 	})
 	b.Run("new", func(b *testing.B) {
 		for b.Loop() {
-			v.known = newCache()
+			v.known = newKnown()
 			_, _ = v.Authenticate(token)
 		}
+	})
+}
+
+// What a known token costs while another core is kept busy by bad ones, each new.
+func BenchmarkKnownInAFlood(b *testing.B) {
+	i := newIssuer(b)
+	i.add("ec", ecKey)
+	v := verifier(b, i)
+	good := signed("alice")
+	flood := make([][]byte, 8*refusedPlaces) // so many that all are forgotten before they come again
+	for n := range flood {
+		flood[n] = broken(fmt.Sprint(n))
+	}
+	known := func(b *testing.B) {
+		for b.Loop() {
+			if _, err := v.Authenticate(good); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("quiet", known)
+	b.Run("flood", func(b *testing.B) {
+		var stop atomic.Bool
+		var done sync.WaitGroup
+		refused := 0
+		done.Go(func() {
+			for ; !stop.Load(); refused++ {
+				_, _ = v.Authenticate(flood[refused%len(flood)])
+			}
+		})
+		known(b)
+		stop.Store(true)
+		done.Wait()
+		b.ReportMetric(float64(refused)/b.Elapsed().Seconds(), "refused/s")
 	})
 }
 

@@ -156,7 +156,7 @@ func serve(t *testing.T) server {
 			t.Fatal(err)
 		}
 	}
-	return start(t, binary, "serve", "--file", filepath.Join(dir, "endpoints.yaml"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "",
+	return start(t, binary, "serve", "--file", filepath.Join(dir, "endpoints.yaml"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", "--management", "",
 		"--state", filepath.Join(dir, "state"), "--drain-delay", "10ms")
 }
 

@@ -29,7 +29,8 @@ has, and ends.`,
 	}
 	cli.Process(root, &o, &format, &level)
 	cli.Front(root, &o)
-	root.Flags().StringSliceVar(&o.Scorers, "scorer", nil, "address of a scorer: unix:///PATH or HOST:PORT; may be given again (required)")
+	cli.Lane(root, &o)
+	root.Flags().StringSliceVar(&o.Scorers, "scorer", nil, "address of a scorer: unix:///PATH, HOST:PORT or tls://HOST:PORT; may be given again (required)")
 	_ = root.MarkFlagRequired("scorer") // the flag is there
 	root.AddCommand(cli.VersionCommand())
 	cli.Main(root)

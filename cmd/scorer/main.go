@@ -27,9 +27,10 @@ elsewhere, and the process ends when it has answered what it had.`,
 	}
 	cli.Process(root, &o, &format, &level)
 	cli.Models(root, &o)
+	cli.Lane(root, &o)
 	root.Flags().Lookup("metrics").DefValue = ""
 	o.Metrics = ""
-	root.Flags().StringVar(&o.Listen, "listen", "", "address for gateways: unix:///PATH or HOST:PORT (required)")
+	root.Flags().StringVar(&o.Listen, "listen", "", "address for gateways: unix:///PATH, HOST:PORT or tls://HOST:PORT (required)")
 	_ = root.MarkFlagRequired("listen") // the flag is there
 	root.AddCommand(cli.VersionCommand())
 	cli.Main(root)

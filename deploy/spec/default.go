@@ -6,9 +6,12 @@ import "cmp"
 func (e *Endpoint) Default() {
 	e.Spec.Auth.Mode = cmp.Or(e.Spec.Auth.Mode, AuthKey)
 	e.Spec.Limits.BurstSeconds = cmp.Or(e.Spec.Limits.BurstSeconds, 1)
-	if t := e.Spec.Auth.Token; t != nil {
-		t.ClockSkewSeconds = cmp.Or(t.ClockSkewSeconds, 60)
+	if m := &e.Spec.Mirror; m.To != "" {
+		m.MaxConcurrent = cmp.Or(m.MaxConcurrent, 2)
+		m.MaxQueued = cmp.Or(m.MaxQueued, 64)
+		m.MaxBodyBytes = cmp.Or(m.MaxBodyBytes, 256<<10)
 	}
+	e.Spec.Auth.setDefaults()
 	e.Spec.Split.Fallback = cmp.Or(e.Spec.Split.Fallback, FallbackNone)
 	chosen := false
 	for i := range e.Spec.Versions {
@@ -18,6 +21,22 @@ func (e *Endpoint) Default() {
 	}
 	if !chosen && len(e.Spec.Versions) > 0 {
 		e.Spec.Versions[0].Default = true
+	}
+}
+
+// setDefaults makes the tokens of a mode that takes them those of the house, where
+// nothing else is said.
+func (a *Auth) setDefaults() {
+	if a.Mode == AuthToken && a.Token == nil {
+		a.Token = &Token{}
+	}
+	t := a.Token
+	if t == nil {
+		return
+	}
+	t.ClockSkewSeconds = cmp.Or(t.ClockSkewSeconds, 60)
+	if t.Own() {
+		t.MaxLifetimeSeconds = cmp.Or(t.MaxLifetimeSeconds, 3600)
 	}
 }
 
@@ -59,6 +78,10 @@ func (a *AutoScaler) setDefaults(numReplicas int) {
 func (e *Endpoint) defaulted() *Endpoint {
 	d := *e
 	d.Spec.Versions = append([]Version(nil), e.Spec.Versions...)
+	if e.Spec.Auth.Token != nil {
+		t := *e.Spec.Auth.Token
+		d.Spec.Auth.Token = &t
+	}
 	d.Default()
 	return &d
 }

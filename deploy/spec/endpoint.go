@@ -16,6 +16,8 @@ package spec
 
 //go:generate go test -run ^TestSchemaFileIsCurrent$ -update .
 
+import "time"
+
 // What the documents of this package say in apiVersion and kind.
 const (
 	APIVersion   = "sluice.dev/v1alpha1"
@@ -72,9 +74,33 @@ type EndpointSpec struct {
 	// What each caller (a key, the subject of a token) may take per second, of all versions together. More gets 429 with Retry-After.
 	Limits Limits `json:"limits,omitzero"`
 
+	// Which version gets copies of requests, besides the one that answers them.
+	Mirror Mirror `json:"mirror,omitzero"`
+
 	// 1 to 6 versions. The traffic that no percentile claims goes to the default one.
 	Versions []Version `json:"versions" jsonschema:"minItems=1,maxItems=6"`
 }
+
+// Mirror is which version gets copies of requests. Its answers are compared with those that clients get, and then dropped. Requests that pin a version are not copied.
+type Mirror struct {
+	// The name of the version that gets copies of what the others served.
+	To string `json:"to,omitempty" jsonschema:"maxLength=63,pattern=^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"`
+
+	// Percent of the requests that are copied, with at most two decimals.
+	Percentile float64 `json:"percentile,omitempty" jsonschema:"minimum=0,maximum=100"`
+
+	// The most copies in flight. Default 2.
+	MaxConcurrent int `json:"maxConcurrent,omitempty" jsonschema:"minimum=1,maximum=1024,default=2"`
+
+	// The most copies that wait; further ones are dropped. Default 64.
+	MaxQueued int `json:"maxQueued,omitempty" jsonschema:"minimum=1,maximum=65536,default=64"`
+
+	// The largest body in bytes, of a request or an answer, that is copied. Default 262144.
+	MaxBodyBytes int `json:"maxBodyBytes,omitempty" jsonschema:"minimum=1,maximum=104857600,default=262144"`
+}
+
+// BasisPoints is the percentile in hundredths of a percent.
+func (m *Mirror) BasisPoints() int { return basisPoints(m.Percentile) }
 
 // Limits are what one caller may take. What is left out is not limited.
 type Limits struct {
@@ -142,20 +168,20 @@ type Auth struct {
 	// The keys of mode key. One that is left out is the server's to generate or to do without.
 	Keys Keys `json:"keys,omitzero"`
 
-	// Whose tokens are good, with mode: token.
+	// Whose tokens are good, with mode: token. Left out: those that this house makes.
 	Token *Token `json:"token,omitempty"`
 }
 
-// Token is whose JSON Web Tokens are good, and what they must say. Algorithms with public keys only: RS, PS, ES and EdDSA.
+// Token is whose JSON Web Tokens are good, and what they must say. Without issuer, audience and jwks: those that this house makes, for this endpoint, on POST /services/NAME/token of its management API. Algorithms with public keys only: RS, PS, ES and EdDSA.
 type Token struct {
 	// The claim iss must be exactly this.
-	Issuer string `json:"issuer" jsonschema:"minLength=1"`
+	Issuer string `json:"issuer,omitempty" jsonschema:"minLength=1"`
 
 	// The claim aud must be, or contain, this.
-	Audience string `json:"audience" jsonschema:"minLength=1"`
+	Audience string `json:"audience,omitempty" jsonschema:"minLength=1"`
 
 	// Where the issuer's public keys are. They are fetched in the background, and stay as they are while their source is out of reach.
-	JWKS JWKS `json:"jwks"`
+	JWKS JWKS `json:"jwks,omitzero"`
 
 	// Claims that a token must have, and their text.
 	RequiredClaims map[string]string `json:"requiredClaims,omitempty"`
@@ -163,11 +189,50 @@ type Token struct {
 	// How far the issuer's clock may be from ours. Default 60.
 	ClockSkewSeconds int `json:"clockSkewSeconds,omitempty" jsonschema:"minimum=1,maximum=600,default=60"`
 
+	// How long a token may be good, from iat to exp. Left out: however long its issuer says. Tokens of this house are made for this long: default 3600, at most 86400.
+	MaxLifetimeSeconds int `json:"maxLifetimeSeconds,omitempty" jsonschema:"minimum=1,maximum=31536000"`
+
+	// The claim that must list the endpoint's name, or *. Left out: none.
+	EndpointsClaim string `json:"endpointsClaim,omitempty"`
+
 	// The scope that a caller must have, in the claim scope, scp or roles. Left out: none.
-	Scope string `json:"scope,omitempty"`
+	Scope string `json:"scope,omitempty" jsonschema:"pattern=^[!#-\\[\\]-~]+$"`
 
 	// The scope that a caller must have to choose a version. Left out: none.
-	PinScope string `json:"pinScope,omitempty"`
+	PinScope string `json:"pinScope,omitempty" jsonschema:"pattern=^[!#-\\[\\]-~]+$"`
+
+	// The scope that a caller must have to choose whether its requests are mirrored. Left out: nobody may.
+	MirrorScope string `json:"mirrorScope,omitempty" jsonschema:"pattern=^[!#-\\[\\]-~]+$"`
+
+	// The scope that a caller must have to ask for high priority. Left out: nobody may.
+	HighScope string `json:"highScope,omitempty" jsonschema:"pattern=^[!#-\\[\\]-~]+$"`
+
+	// The scope that keeps a caller at low priority, unless it has highScope.
+	LowScope string `json:"lowScope,omitempty" jsonschema:"pattern=^[!#-\\[\\]-~]+$"`
+
+	// Tokens that are no longer good. They end when this is applied.
+	Revoked Revoked `json:"revoked,omitzero"`
+}
+
+// Own reports whether the tokens are those that this house makes.
+func (t *Token) Own() bool { return t.Issuer == "" && t.Audience == "" && t.JWKS == (JWKS{}) }
+
+// Revoked is tokens that are no longer good although they have not expired.
+type Revoked struct {
+	// All that were issued before this time, as in 2026-01-31T12:00:00Z (RFC 3339).
+	Before string `json:"before,omitempty" jsonschema:"format=date-time"`
+
+	// All of these subjects (the claim sub).
+	Subjects []string `json:"subjects,omitempty" jsonschema:"maxItems=1000"`
+
+	// Those with these ids (the claim jti).
+	IDs []string `json:"ids,omitempty" jsonschema:"maxItems=1000"`
+}
+
+// Time is Before; the zero time if there is none, or it is not valid.
+func (r *Revoked) Time() time.Time {
+	t, _ := time.Parse(time.RFC3339, r.Before)
+	return t
 }
 
 // JWKS is where a JSON Web Key Set (RFC 7517) is: exactly one of url and file.

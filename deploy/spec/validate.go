@@ -6,7 +6,9 @@ import (
 	"net/url"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 )
 
 // Validate finds everything that is wrong with e's values, whether Default was
@@ -20,6 +22,7 @@ func (e *Endpoint) Validate() Findings {
 	c.metadata(&d.Metadata)
 	c.auth("spec.auth", &d.Spec.Auth)
 	c.split("spec.split", d)
+	c.mirror("spec.mirror", d)
 	c.versions(d)
 	c.findings.sort()
 	return c.findings
@@ -201,17 +204,41 @@ func (c *check) split(path string, e *Endpoint) {
 	}
 }
 
+// mirror checks where copies go; path is where e says it.
+func (c *check) mirror(path string, e *Endpoint) {
+	m := &e.Spec.Mirror
+	switch {
+	case *m == Mirror{}:
+		return
+	case m.To == "":
+		c.fail(path+".to", "is missing; name the version that gets the copies, or remove mirror")
+	case !slices.ContainsFunc(e.Spec.Versions, func(v Version) bool { return v.Name == m.To }):
+		c.fail(path+".to", "is %s, which is no version of the endpoint", quote(m.To))
+	case len(e.Spec.Versions) == 1:
+		c.fail(path+".to", "is the only version, and so serves the requests itself; add one to compare it with")
+	}
+	switch {
+	case m.Percentile == 0:
+		c.fail(path+".percentile", "is missing; give the percentage of requests to copy")
+	case !twoDecimals(m.Percentile):
+		c.fail(path+".percentile", "is %s; must have at most two decimals", number(m.Percentile))
+	}
+}
+
 // token checks whose tokens are good; path is where a says it.
 func (c *check) token(path string, a *Auth) {
 	t := a.Token
-	switch {
-	case t == nil && a.Mode == AuthToken:
-		c.fail(path, "is missing; with mode: token, name the issuer, the audience and the jwks of the tokens that are good")
+	if t == nil {
 		return
-	case t == nil:
-		return
-	case a.Mode != AuthToken:
+	}
+	if a.Mode != AuthToken {
 		c.fail(path, "has no effect with mode %s; remove it, or set mode: token", a.Mode)
+		return
+	}
+	c.scopes(path, t)
+	c.revoked(path+".revoked", &t.Revoked)
+	if t.Own() {
+		c.ownToken(path, t)
 		return
 	}
 	if t.Issuer == "" {
@@ -225,6 +252,61 @@ func (c *check) token(path string, a *Auth) {
 		c.fail(at, "must have exactly one of url and file")
 	case t.JWKS.URL != "" && !isKeyURL(t.JWKS.URL):
 		c.fail(at+".url", "is %s; must be an https URL: whoever changes the keys on their way lets anybody in", quote(t.JWKS.URL))
+	}
+}
+
+// maxOwnLifetime is the longest life in seconds of a token that this house makes.
+const maxOwnLifetime = 24 * 60 * 60
+
+// ownToken checks what is said about tokens that this house makes: nothing that
+// only another issuer decides.
+func (c *check) ownToken(path string, t *Token) {
+	useless := append(t.scopes(), named{"endpointsClaim", t.EndpointsClaim})
+	if len(t.RequiredClaims) > 0 {
+		useless = append(useless, named{"requiredClaims", "given"})
+	}
+	for _, n := range useless {
+		if n.text != "" {
+			c.fail(join(path, n.name), "has no effect on the tokens that this house makes; remove it, or name the issuer, the audience and the jwks of others")
+		}
+	}
+	if t.MaxLifetimeSeconds > maxOwnLifetime {
+		c.fail(path+".maxLifetimeSeconds", "is %d; must be at most %d for the tokens that this house makes", t.MaxLifetimeSeconds, maxOwnLifetime)
+	}
+}
+
+// scopeText is what a scope may be (RFC 6749, 3.3).
+var scopeText = regexp.MustCompile(`^[!#-\[\]-~]+$`)
+
+// named is the text of a field.
+type named struct{ name, text string }
+
+// scopes are the fields that name scopes.
+func (t *Token) scopes() []named {
+	return []named{{"scope", t.Scope}, {"pinScope", t.PinScope}, {"mirrorScope", t.MirrorScope}, {"highScope", t.HighScope}, {"lowScope", t.LowScope}}
+}
+
+func (c *check) scopes(path string, t *Token) {
+	for _, n := range t.scopes() {
+		if n.text != "" && !scopeText.MatchString(n.text) {
+			c.fail(join(path, n.name), `is %s; must be printable ASCII without spaces, '"' and '\'`, quote(n.text))
+		}
+	}
+}
+
+func (c *check) revoked(path string, r *Revoked) {
+	if _, err := time.Parse(time.RFC3339, r.Before); r.Before != "" && err != nil {
+		c.fail(path+".before", "is %s; must be a time such as 2026-01-31T12:00:00Z", quote(r.Before))
+	}
+	c.texts(path+".subjects", r.Subjects)
+	c.texts(path+".ids", r.IDs)
+}
+
+func (c *check) texts(path string, list []string) {
+	for i, text := range list {
+		if text == "" {
+			c.fail(fmt.Sprintf("%s[%d]", path, i), "is empty; remove it")
+		}
 	}
 }
 

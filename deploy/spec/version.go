@@ -74,7 +74,9 @@ const AcceleratorAuto Accelerator = "auto"
 
 // BasisPoints is the traffic percentile in hundredths of a percent: exact, for
 // sums and comparisons.
-func (v *Version) BasisPoints() int { return int(math.Round(v.TrafficPercentile * 100)) }
+func (v *Version) BasisPoints() int { return basisPoints(v.TrafficPercentile) }
+
+func basisPoints(percent float64) int { return int(math.Round(percent * 100)) }
 
 // AutoScaler decides how many replicas there are. Its numbers are only allowed while it is on.
 type AutoScaler struct {

@@ -8,7 +8,10 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/tap"
 
+	"sluice.dev/auth"
+	"sluice.dev/gateway"
 	"sluice.dev/gateway/header"
+	"sluice.dev/scorer"
 )
 
 // headers are a call's metadata, which is not to be modified.
@@ -44,19 +47,29 @@ func (h headers) Peek(name string) []byte {
 	return nil
 }
 
-// credential is the caller's key or token: authorization goes before x-api-key.
-func (h headers) credential() []byte {
+// credential is the caller's key or token: authorization goes before x-api-key. The
+// error is one of package auth.
+func (h headers) credential() ([]byte, error) {
+	if len(h["authorization"]) > 1 {
+		return nil, auth.ErrSeveral
+	}
 	if c := header.Bearer(h.get("authorization")); c != "" {
-		return []byte(c)
+		return []byte(c), nil
 	}
-	if c := h.get("x-api-key"); c != "" {
-		return []byte(c)
-	}
-	return nil
+	return h.Peek("x-api-key"), nil
 }
 
-// Credential is the key or token that a call came with; empty if it has none.
-func Credential(ctx context.Context) []byte { return headersOf(ctx).credential() }
+// Credential is the key or token that a call came with; empty if it has none, or several.
+func Credential(ctx context.Context) []byte {
+	c, _ := headersOf(ctx).credential()
+	return c
+}
+
+// refused is an authenticator's error as the path would tell it.
+func refused(err error) error {
+	status, message := gateway.Refuse(err)
+	return &scorer.Error{Status: status, Message: message}
+}
 
 // early is how long before a client's deadline it is answered at the latest, a tenth of
 // the time where that is less: afterwards the library resets the stream, which some

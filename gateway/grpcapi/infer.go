@@ -140,12 +140,15 @@ func (s *Server) score(ctx context.Context, c *gateway.Call, r *request, h heade
 	}
 	c.Name, c.Pin = t.name, t.version
 	if len(c.Pin) == 0 {
-		c.Pin = []byte(h.get("azureml-model-deployment"))
+		c.Pin = h.Peek("azureml-model-deployment")
 	}
-	c.Credential, c.Timeout, c.Headers = h.credential(), timeout(ctx), h
-	if v := h.get("traceparent"); v != "" {
-		c.SetTrace(header.Trace([]byte(v)))
+	if c.Credential, err = h.credential(); err != nil {
+		return refused(err)
 	}
+	c.Timeout, c.Headers = timeout(ctx), h
+	c.SetTrace(header.Trace(h.Peek("traceparent")))
+	c.SetPriority(h.Peek("x-sluice-priority"))
+	c.SetCopy(h.Peek("x-sluice-mirror"))
 	c.SetBody(kind, 0, r.body)
 	r.serving(c)
 	stop := context.AfterFunc(ctx, func() {

@@ -95,9 +95,16 @@ func describe(list []tensor.Info) (described []*inferencepb.ModelMetadataRespons
 // find is the endpoint that a call about it names, and the version, or all where it
 // names none. Errors are *scorer.Error: there is no such, or the caller may not know.
 func (s *Server) find(ctx context.Context, name, version string) (*gateway.Endpoint, []*gateway.Version, error) {
-	e, err := s.path.Find([]byte(name), Credential(ctx))
+	e := s.path.Snapshot().Endpoint([]byte(name))
+	if e == nil {
+		return nil, nil, scorer.Errorf(scorer.NotFound, "Request for unknown model: '%.64s' is not found", name)
+	}
+	credential, err := headersOf(ctx).credential()
+	if err == nil {
+		_, err = e.Auth.Authenticate(credential)
+	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, refused(err)
 	}
 	if version == "" {
 		return e, e.Versions, nil

@@ -237,6 +237,8 @@ func TestErrorsHaveTheStatusAndTextOfTriton(t *testing.T) {
 	f(codes.OK, "", func(q *pb.ModelInferRequest) { q.ModelName = "locked" }, "authorization", key)
 	f(codes.OK, "", func(q *pb.ModelInferRequest) { q.ModelName = "locked" }, "x-api-key", key)
 
+	f(codes.InvalidArgument, "more than one credential", func(q *pb.ModelInferRequest) { q.ModelName = "locked" }, "authorization", key, "authorization", key)
+
 	err := h.dial(t).Invoke(soon(t), pb.GRPCInferenceService_ModelInfer_FullMethodName, []byte{0xff}, new([]byte), grpc.ForceCodecV2(plain{}))
 	wantError(t, err, codes.InvalidArgument, "no protobuf message")
 }

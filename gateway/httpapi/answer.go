@@ -1,11 +1,13 @@
 package httpapi
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
+	"sluice.dev/auth"
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
@@ -29,7 +31,6 @@ var (
 	keyHeadLength = []byte("Inference-Header-Content-Length")
 	keyRetryAfter = []byte("Retry-After")
 	keyChallenge  = []byte("Www-Authenticate")
-	challenge     = []byte(`Bearer realm="sluice"`)
 )
 
 // code is the one switch from statuses to HTTP.
@@ -130,6 +131,7 @@ func timing(out *fasthttp.Response, r *scorer.Response) {
 func (s *Server) fail(ctx *fasthttp.RequestCtx, c *gateway.Call, o op) {
 	r, out := &c.Response, &ctx.Response
 	hint(out, r.Status)
+	challenge(out, c.Refusal)
 	if c.RetryIn > 0 {
 		out.Header.SetCanonical(keyRetryAfter, strconv.AppendInt(nil, int64((c.RetryIn+time.Second-1)/time.Second), 10))
 	}
@@ -150,9 +152,30 @@ func hint(out *fasthttp.Response, s scorer.Status) {
 	switch s {
 	case scorer.Overloaded, scorer.Unavailable, scorer.Exhausted:
 		out.Header.SetCanonical(keyRetryAfter, []byte("1"))
-	case scorer.Unauthenticated:
-		out.Header.SetCanonical(keyChallenge, challenge)
 	}
+}
+
+// challenge tells a client that was not let in which credential would be, as far as
+// it may know (RFC 6750, section 3).
+func challenge(out *fasthttp.Response, refusal error) {
+	text := `Bearer realm="sluice"`
+	var lacking *auth.Lacking
+	switch {
+	case errors.Is(refusal, auth.ErrMissing):
+	case errors.Is(refusal, auth.ErrSeveral):
+		text += `, error="invalid_request"`
+	case errors.Is(refusal, auth.ErrEnded):
+		text += `, error="invalid_token", error_description="the token has expired or was revoked"`
+	case errors.Is(refusal, auth.ErrInvalid):
+		text += `, error="invalid_token"`
+	case errors.As(refusal, &lacking):
+		text += `, error="insufficient_scope", scope="` + lacking.Scope + `"` // a scope has no quotes
+	case errors.Is(refusal, auth.ErrForbidden):
+		text += `, error="insufficient_scope"`
+	default:
+		return
+	}
+	out.Header.SetCanonical(keyChallenge, []byte(text))
 }
 
 // refuse answers a request that is not for the path. What is not clean ends its

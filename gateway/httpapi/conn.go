@@ -1,109 +1,36 @@
 package httpapi
 
 import (
+	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"sluice.dev/gateway"
 )
 
-// watch ends connections on which nothing happens in time. A deadline set before
-// each read costs more than the rest of a small request's work in this package;
-// here a request costs three stores, and one goroutine looks at all connections.
-type watch struct {
-	read, idle, write time.Duration
-	clock             atomic.Int64 // ticks since the start
-	tick              time.Duration
-	end               sync.Once
-	stop              chan struct{}
-	done              chan struct{}
-
-	mu    sync.Mutex
-	conns map[*conn]struct{}
-}
-
-// phase is what a connection waits for.
-type phase int64
-
-const (
-	idling  phase = iota // the first byte of a request
-	reading              // the rest of it
-	serving              // the path, which has its own deadline
-	writing              // the client, to read the answer
-	phases
-)
-
-// ticksPer is how many ticks the shortest limit has: limits are exceeded by at
-// most a part in so many.
-const ticksPer = 8
-
-func newWatch(read, idle, write time.Duration) *watch {
-	w := &watch{
-		read: read, idle: idle, write: write, tick: min(max(min(read, idle, write)/ticksPer, time.Millisecond), time.Second),
-		stop: make(chan struct{}), done: make(chan struct{}), conns: map[*conn]struct{}{},
-	}
-	go w.run()
-	return w
-}
-
-// close ends the watch.
-func (w *watch) close() {
-	w.end.Do(func() { close(w.stop) })
-	<-w.done
-}
-
-func (w *watch) run() {
-	defer close(w.done)
-	t := time.NewTicker(w.tick)
-	defer t.Stop()
-	for {
-		select {
-		case <-w.stop:
-			return
-		case <-t.C:
-			w.sweep(w.clock.Add(1))
-		}
-	}
-}
-
-// sweep makes the calls return that wait for too long at now.
-func (w *watch) sweep(now int64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for c := range w.conns {
-		p, since := c.at()
-		waited := time.Duration(now-since) * w.tick
-		// Errors mean that the connection is closed already.
-		switch p {
-		case idling:
-			if waited > w.idle {
-				_ = c.Conn.SetReadDeadline(past)
-			}
-		case reading:
-			if waited > w.read {
-				_ = c.Conn.SetReadDeadline(past) // and it can still be answered
-			}
-		case writing:
-			if waited > w.write {
-				_ = c.Conn.SetWriteDeadline(past)
-			}
-		}
-	}
-}
-
-// past is a deadline that has passed.
-var past = time.Unix(1, 0)
-
 // conn is a connection that is watched.
+//
+// An idle one is parked: after a second the watch makes its read return, the HTTP
+// library takes that for the end and gives up its goroutine and its buffers, and
+// Close, instead of closing, leaves the connection to the poller, which has it
+// served anew when there is something to read. A request on a busy connection
+// does nothing for it.
 type conn struct {
-	net.Conn
-	watch   *watch
-	leavers *leavers
-	id      uint64       // of leavers
-	state   atomic.Int64 // tick of its beginning * phases + phase
+	net.Conn          // what is read and written: raw, or what decrypts it
+	raw      net.Conn // of the operating system
+	hands    *hands   // to be shaken before the first read; nil if there are none, or it is done
+	client   netip.Prefix
+	watch    *watch
+	poll     *poller
+	id       uint64       // of the watch
+	state    atomic.Int64 // tick of its beginning * phases + phase
 
 	mu   sync.Mutex
 	call *gateway.Call // that the client waits for; nil if it does not
@@ -136,49 +63,63 @@ func (c *conn) left() {
 	}
 }
 
-// listener watches what it accepts.
-type listener struct {
-	net.Listener
-	watch   *watch
-	leavers *leavers
-}
-
-// Accept implements net.Listener.
-func (l listener) Accept() (net.Conn, error) {
-	n, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	c := &conn{Conn: n, watch: l.watch, leavers: l.leavers}
-	c.enter(idling)
-	l.watch.mu.Lock()
-	l.watch.conns[c] = struct{}{}
-	l.watch.mu.Unlock()
-	l.leavers.add(c, n)
-	return c, nil
-}
-
+// enter begins a phase.
 func (c *conn) enter(p phase) {
-	c.state.Store(c.watch.clock.Load()*int64(phases) + int64(p))
+	c.state.Store(join(p, c.watch.clock.Load()))
 }
 
-// at is what c waits for, and since which tick.
-func (c *conn) at() (phase, int64) {
-	s := c.state.Load()
-	return phase(s % int64(phases)), s / int64(phases)
+// split is a state's phase, and since which tick it lasts.
+func split(state int64) (phase, int64) {
+	return phase(state % int64(phases)), state / int64(phases)
+}
+
+// join makes a state.
+func join(p phase, since int64) int64 { return since*int64(phases) + int64(p) }
+
+func (c *conn) phase() phase {
+	p, _ := split(c.state.Load())
+	return p
+}
+
+// changed follows what the HTTP library says about a connection.
+func changed(n net.Conn, s fasthttp.ConnState) {
+	switch s {
+	case fasthttp.StateActive: // has read the first byte of a request
+		n.(*conn).enter(reading)
+	case fasthttp.StateIdle:
+		n.(*conn).enter(idling)
+	}
 }
 
 // Read implements net.Conn.
 func (c *conn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	p, _ := c.at()
-	if err == io.EOF && p == reading {
-		err = io.ErrUnexpectedEOF // so that the end of every request is told
+	if c.hands != nil {
+		if err := c.shake(); err != nil {
+			return 0, err
+		}
 	}
-	if n > 0 && p == idling {
-		c.enter(reading)
+	for {
+		n, err := c.Conn.Read(b)
+		if n > 0 || err == nil {
+			return n, err
+		}
+		p := c.phase()
+		switch {
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			if err == io.EOF && p == reading {
+				err = io.ErrUnexpectedEOF // so that the end of every request is told
+			}
+			return 0, err
+		case p == parking || p == ending:
+			return 0, io.EOF
+		case p == late:
+			return 0, err
+		}
+		// The deadline was for a phase that has passed.
+		if err := c.SetReadDeadline(never); err != nil {
+			return 0, err
+		}
 	}
-	return n, err
 }
 
 // piece is how much a client must take within the write limit, in bytes.
@@ -186,33 +127,25 @@ const piece = 1 << 20
 
 // Write implements net.Conn.
 func (c *conn) Write(b []byte) (n int, err error) {
+	before := c.state.Load()
 	for err == nil && n < len(b) {
 		c.enter(writing) // anew for each piece: who reads slowly is not who does not read
 		var m int
 		m, err = c.Conn.Write(b[n:min(n+piece, len(b))])
 		n += m
 	}
-	c.enter(idling)
+	c.state.Store(before)
 	return n, err
 }
 
-// Close implements net.Conn.
+// Close implements net.Conn. One that shall be parked is.
 func (c *conn) Close() error {
-	c.watch.mu.Lock()
-	delete(c.watch.conns, c)
-	c.watch.mu.Unlock()
-	c.leavers.remove(c)
+	if c.phase() == parking && c.poll.park(c) {
+		return nil
+	}
+	c.watch.remove(c)
 	return c.Conn.Close()
 }
 
-// serve tells that the request is complete.
-func (c *conn) serve() { c.enter(serving) }
-
-// watched is the connection under n, which may be encrypted.
-func watched(n net.Conn) *conn {
-	c, plain := n.(*conn)
-	if !plain {
-		c = n.(interface{ NetConn() net.Conn }).NetConn().(*conn) // of crypto/tls
-	}
-	return c
-}
+// Deadlines: one that has passed, and none.
+var past, never = time.Unix(1, 0), time.Time{}

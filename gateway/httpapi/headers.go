@@ -14,11 +14,14 @@ import (
 // the request's.
 type headers struct {
 	credential []byte
+	several    bool // Authorization came more than once
 	pin        []byte
 	requestID  []byte
 	clientID   []byte // x-ms-client-request-id, or the deprecated x-ms-request-id
 	headLength int    // Inference-Header-Content-Length; -1 if absent, -2 if it is no number
 	timeout    time.Duration
+	priority   []byte
+	mirror     []byte
 	trace      scorer.Trace
 	encoded    bool // the body is compressed
 }
@@ -31,6 +34,7 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 	for k, v := range r.All() {
 		switch string(k) {
 		case "Authorization":
+			h.several = h.credential != nil
 			h.credential = header.Bearer(v)
 		case "X-Api-Key":
 			key = v
@@ -50,6 +54,10 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 			if ms := natural(v); ms > 0 {
 				h.timeout = time.Duration(ms) * time.Millisecond
 			}
+		case "X-Sluice-Priority":
+			h.priority = v
+		case "X-Sluice-Mirror":
+			h.mirror = v
 		case "Traceparent":
 			h.trace = header.Trace(v)
 		case "Content-Encoding":

@@ -94,16 +94,17 @@ func public(o op) bool { return o == opHealth || o == opModelReady }
 
 // allowed checks the credential of a request that does not score.
 func (s *Server) allowed(ctx *fasthttp.RequestCtx, e *gateway.Endpoint, h *headers) bool {
-	_, err := e.Auth.Authenticate(h.credential)
+	err := auth.ErrSeveral
+	if !h.several {
+		_, err = e.Auth.Authenticate(h.credential)
+	}
 	if err == nil {
 		return true
 	}
-	message := "no valid credential; send the endpoint's key as 'Authorization: Bearer KEY'"
-	ctx.Response.Header.SetCanonical(keyChallenge, challenge)
-	if err != auth.ErrMissing && err != auth.ErrInvalid {
-		message = "the credential could not be checked"
-	}
-	reply(ctx, fasthttp.StatusUnauthorized, map[string]string{"error": message})
+	status, message := gateway.Refuse(err)
+	hint(&ctx.Response, status)
+	challenge(&ctx.Response, err)
+	reply(ctx, code(status), map[string]string{"error": message})
 	return false
 }
 

@@ -66,7 +66,7 @@ func (s *Server) mayCall(r *fasthttp.RequestHeader) bool {
 	}
 	var h headers
 	h.read(r)
-	return s.path.MayCall(name, h.credential)
+	return !h.several && s.path.MayCall(name, h.credential)
 }
 
 // tooLarge answers a request whose body exceeds its limit: the server's, or the one

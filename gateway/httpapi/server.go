@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
+	"sluice.dev/auth"
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
@@ -21,17 +23,24 @@ import (
 
 // Config of a Server. The zero value is the default.
 type Config struct {
-	MaxBody        int           // bytes of a request's body; 0 means 100 MiB
-	MaxLarge       int64         // bytes of bodies over 64 KiB at a time; 0 means 1 GiB
-	MaxHeader      int           // bytes of a request's head; 0 means 16 KiB
-	MaxConnections int           // at a time; 0 means 65,536
-	ReadTimeout    time.Duration // for a whole request once it began; 0 means a minute
-	IdleTimeout    time.Duration // between requests of a connection; 0 means five minutes
-	WriteTimeout   time.Duration // for a client to take what is written at once; 0 means a minute
-	TLS            *tls.Config   // nil serves plain HTTP
-	Log            *slog.Logger
-	Access         AccessLog
-	Version        string // of the server, in its metadata
+	MaxBody        int   // bytes of a request's body; 0 means 100 MiB
+	MaxLarge       int64 // bytes of bodies over 64 KiB at a time; 0 means 1 GiB
+	MaxHeader      int   // bytes of a request's head; 0 means 16 KiB
+	MaxConnections int   // at a time; 0 means 65,536
+
+	// MaxConnectionsPerClient is how many one client's address may have at a time;
+	// 0 does not count, since many clients may come from one proxy's address.
+	MaxConnectionsPerClient int
+
+	HandshakeTimeout time.Duration // for a TLS handshake; 0 means ten seconds
+	ReadTimeout      time.Duration // for a whole request once it began; 0 means a minute
+	IdleTimeout      time.Duration // between requests of a connection; 0 means five minutes
+	ParkAfter        time.Duration // an idle connection gives its buffers back after it, or up to twice as late; 0 means a second
+	WriteTimeout     time.Duration // for a client to take what is written at once; 0 means a minute
+	TLS              *tls.Config   // nil serves plain HTTP
+	Log              *slog.Logger
+	Access           AccessLog
+	Version          string // of the server, in its metadata
 }
 
 func (c *Config) setDefaults() {
@@ -46,6 +55,12 @@ func (c *Config) setDefaults() {
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 64 << 10
+	}
+	if c.HandshakeTimeout == 0 {
+		c.HandshakeTimeout = 10 * time.Second
+	}
+	if c.ParkAfter == 0 {
+		c.ParkAfter = time.Second
 	}
 	if c.ReadTimeout == 0 {
 		c.ReadTimeout = time.Minute
@@ -67,6 +82,7 @@ type Server struct {
 	path     *gateway.Path
 	http     *fasthttp.Server
 	watch    *watch
+	turns    chan struct{} // of TLS handshakes
 	large    large
 	draining atomic.Bool
 }
@@ -74,14 +90,16 @@ type Server struct {
 // New makes a server of p. Shutdown ends it.
 func New(p *gateway.Path, c Config) *Server {
 	c.setDefaults()
-	s := &Server{config: c, path: p, watch: newWatch(c.ReadTimeout, c.IdleTimeout, c.WriteTimeout)}
+	s := &Server{config: c, path: p, watch: newWatch(&c), turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	s.large = large{most: c.MaxLarge, each: map[*fasthttp.RequestHeader]int64{}}
 	s.http = &fasthttp.Server{
 		Handler:               s.handle,
 		ErrorHandler:          s.broken,
 		HeaderReceived:        s.received,
+		ConnState:             changed,
 		Name:                  "sluice",
-		Concurrency:           c.MaxConnections,
+		Concurrency:           2 * c.MaxConnections, // never reached: the listener counts
+		MaxIdleWorkerDuration: 2 * c.ParkAfter,
 		MaxRequestBodySize:    c.MaxBody,
 		ReadBufferSize:        c.MaxHeader,
 		NoDefaultContentType:  true,
@@ -103,16 +121,16 @@ func (silent) Printf(string, ...any) {}
 
 // Serve serves l until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	leavers, err := newLeavers()
+	p, err := newPoller(s.watch)
 	if err != nil {
 		return err
 	}
-	defer leavers.close()
-	l = listener{l, s.watch, leavers}
-	if s.config.TLS != nil {
-		l = tls.NewListener(l, s.config.TLS)
-	}
-	if err := s.http.Serve(l); err != nil {
+	defer p.stop()
+	parked := make(chan error, 1)
+	go func() { parked <- s.http.Serve(p) }()
+	err = s.http.Serve(listener{l, s, p})
+	_ = p.Close() // cannot fail
+	if err = errors.Join(err, <-parked); err != nil {
 		return fmt.Errorf("serve http: %w", err)
 	}
 	return nil
@@ -129,6 +147,7 @@ func (s *Server) Ready() bool { return !s.draining.Load() && s.path.Snapshot().R
 // every connection is closed, or with ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
+	s.watch.evictAll()
 	defer s.watch.close()
 	return s.http.ShutdownWithContext(ctx)
 }
@@ -139,8 +158,8 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	if r := &ctx.Request.Header; r.ContentLength() > largeBody {
 		defer s.large.leave(r)
 	}
-	client := watched(ctx.Conn())
-	client.serve()
+	client := ctx.Conn().(*conn)
+	client.enter(serving)
 	r := &ctx.Request.Header
 	if !clean(r) {
 		s.refuse(ctx, fasthttp.StatusBadRequest, "the request's head is not clean HTTP/1.1")
@@ -209,6 +228,10 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 	if h.encoded {
 		return scorer.Unsupported, "Unsupported compression type"
 	}
+	if h.several {
+		c.Refusal = auth.ErrSeveral
+		return gateway.Refuse(c.Refusal)
+	}
 	var named, pinned bool
 	c.Name, named = unescape(t.name)
 	c.Pin, pinned = unescape(t.version)
@@ -220,6 +243,8 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 	}
 	c.Credential, c.Timeout, c.Headers = h.credential, h.timeout, &ctx.Request.Header
 	c.SetTrace(h.trace)
+	c.SetPriority(h.priority)
+	c.SetCopy(h.mirror)
 	return encode(c, t.op, h.headLength, ctx.Request.Body())
 }
 

@@ -29,14 +29,20 @@ func (mirror) Score(req *scorer.Request, resp *scorer.Response) {
 }
 
 // listen serves endpoint "e", version "v", open to all, and returns the address.
-func listen(t *testing.T, c Config) string {
+func listen(t testing.TB, c Config) string {
 	t.Helper()
 	address, _ := serve(t, c)
 	return address
 }
 
 // serve is listen for tests that look at the server, too.
-func serve(t *testing.T, c Config) (string, *Server) {
+func serve(t testing.TB, c Config) (string, *Server) {
+	t.Helper()
+	return serveOn(t, c, func(l net.Listener) net.Listener { return l })
+}
+
+// serveOn is serve for tests that do something to the listener.
+func serveOn(t testing.TB, c Config, wrap func(net.Listener) net.Listener) (string, *Server) {
 	t.Helper()
 	path := gateway.NewPath(gateway.Config{})
 	version := router.Version{Name: "v", Default: true}
@@ -56,7 +62,7 @@ func serve(t *testing.T, c Config) (string, *Server) {
 	}
 	s := New(path, c)
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(l) }()
+	go func() { served <- s.Serve(wrap(l)) }()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()

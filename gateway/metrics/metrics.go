@@ -17,6 +17,7 @@ type Metrics struct {
 	refused  *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	queue    *prometheus.HistogramVec
+	mirrors  mirrors
 }
 
 // New makes the metrics and registers them.
@@ -35,6 +36,7 @@ func New(r prometheus.Registerer) *Metrics {
 			"Waiting of a request: for a slot at the gateway, and for a device at the scorer."), version),
 	}
 	r.MustRegister(m.requests, m.refused, m.duration, m.queue)
+	m.mirrors = newMirrors(r)
 	return m
 }
 

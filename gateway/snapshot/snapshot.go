@@ -11,6 +11,7 @@ import (
 
 	"sluice.dev/auth"
 	"sluice.dev/auth/apikey"
+	"sluice.dev/auth/issue"
 	"sluice.dev/auth/token"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
@@ -30,20 +31,21 @@ type Config struct {
 	Path    *gateway.Path
 	Metrics *metrics.Metrics // nil counts nothing
 	Keys    KeyFinder
-	Secret  []byte       // keys the hash of sticky clients; the same on every gateway of a house
+	Secret  []byte       // keys the hash of sticky clients, and the tokens of the house; the same on every gateway of it
 	Slots   SlotStore    // nil keeps slots as long as the compiler lives
 	Log     *slog.Logger // nil is silent
 }
 
-// KeyFinder resolves an endpoint's keys; an empty key is none.
-type KeyFinder func(e *spec.Endpoint) (primary, secondary string, err error)
+// KeyFinder resolves an endpoint's keys.
+type KeyFinder func(e *spec.Endpoint) (*apikey.Keys, error)
 
 // Compiler makes snapshot after snapshot for one path. It keeps what must outlive
 // them: where each endpoint's split is, and which versions are counted. Not safe
 // for concurrent use.
 type Compiler struct {
 	config     Config
-	pepper     apikey.Pepper
+	issuer     *issue.Issuer
+	verifying  token.Slots
 	generation uint64
 	keysets    map[token.Source]*token.Keyset
 	kept            // of what is served
@@ -57,6 +59,13 @@ type kept struct {
 	slots     map[string]*router.Slots
 	meters    map[string]*limit.Meters
 	verifiers map[string]verifier
+	copiers   map[string]copier
+}
+
+// copier sends an endpoint's copies, and what it was made of.
+type copier struct {
+	spec   spec.Mirror
+	copier *gateway.Copier
 }
 
 // labels name the series of one version.
@@ -68,7 +77,7 @@ func NewCompiler(c Config) *Compiler {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Compiler{
-		config: c, pepper: apikey.NewPepper(),
+		config: c, issuer: issue.New(c.Secret), verifying: token.NewSlots(),
 		keysets: map[token.Source]*token.Keyset{}, series: map[labels]*metrics.Series{},
 	}
 }
@@ -79,7 +88,7 @@ func NewCompiler(c Config) *Compiler {
 func (c *Compiler) Compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error) {
 	var list []*gateway.Endpoint
 	var errs []error
-	c.next = kept{map[string]*router.Sequence{}, map[string]*router.Slots{}, map[string]*limit.Meters{}, map[string]verifier{}}
+	c.next = kept{map[string]*router.Sequence{}, map[string]*router.Slots{}, map[string]*limit.Meters{}, map[string]verifier{}, map[string]copier{}}
 	for _, e := range endpoints {
 		compiled, err := c.endpoint(e)
 		if err != nil {
@@ -113,7 +122,7 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &gateway.Endpoint{Name: name, Auth: who, Split: split}
+	out := &gateway.Endpoint{Name: name, Auth: who, PinScope: pinScope(&e.Spec.Auth), Split: split}
 	for i := range e.Spec.Versions {
 		v := c.version(name, versions[i], &e.Spec.Versions[i])
 		out.Versions = append(out.Versions, v)
@@ -122,6 +131,9 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 		}
 	}
 	out.Quota = c.quota(name, &e.Spec.Limits)
+	if out.Mirror, err = c.mirror(name, &e.Spec.Mirror, out); err != nil {
+		return nil, err
+	}
 	out.Sticky, err = c.sticky(e, versions)
 	return out, err
 }
@@ -141,6 +153,39 @@ func (c *Compiler) quota(endpoint string, l *spec.Limits) *gateway.Quota {
 	}
 	c.next.meters[endpoint] = m
 	return &gateway.Quota{Rates: r, Meters: m}
+}
+
+// mirror is who sends an endpoint's copies: the one that it has already, unless
+// its configuration has changed. Nil where there is none.
+func (c *Compiler) mirror(endpoint string, m *spec.Mirror, e *gateway.Endpoint) (*gateway.Mirror, error) {
+	if m.To == "" {
+		return nil, nil
+	}
+	k, ok := c.copiers[endpoint]
+	if !ok || k.spec != *m {
+		config := gateway.CopierConfig{
+			Path: c.config.Path, BasisPoints: m.BasisPoints(), Concurrent: m.MaxConcurrent, Queued: m.MaxQueued, MaxBody: m.MaxBodyBytes,
+		}
+		if c.config.Metrics != nil {
+			config.Series = c.config.Metrics.Mirror(endpoint, m.To)
+		}
+		made, err := gateway.NewCopier(config)
+		if err != nil {
+			return nil, err
+		}
+		k = copier{*m, made}
+	}
+	c.next.copiers[endpoint] = k
+	return &gateway.Mirror{To: e.Versions[e.Split.Find([]byte(m.To))], Copier: k.copier}, nil
+}
+
+// closeCopiers ends those of before that are not used any more.
+func (c *Compiler) closeCopiers(before map[string]copier) {
+	for name, k := range before {
+		if c.copiers[name].copier != k.copier {
+			k.copier.Close()
+		}
+	}
 }
 
 // sticky is the slots of an endpoint that wants them.
@@ -171,37 +216,60 @@ func (c *Compiler) authenticator(e *spec.Endpoint) (auth.Authenticator, error) {
 	case spec.AuthToken:
 		return c.verifier(e.Metadata.Name, e.Spec.Auth.Token), nil
 	}
-	primary, secondary, err := c.config.Keys(e)
-	if err != nil {
-		return nil, err
-	}
-	return apikey.New(c.pepper, primary, secondary), nil
+	return c.config.Keys(e)
 }
 
 // verifier is the one that an endpoint has already, with the tokens that it knows,
-// unless its configuration has changed.
+// unless more of its configuration has changed than what is revoked.
 func (c *Compiler) verifier(endpoint string, t *spec.Token) *token.Verifier {
-	if known, ok := c.verifiers[endpoint]; ok && reflect.DeepEqual(known.spec, *t) {
-		c.next.verifiers[endpoint] = known
-		return known.verifier
+	v := verifier{spec: *t, revoked: token.Revoked{Before: t.Revoked.Time(), Subjects: t.Revoked.Subjects, IDs: t.Revoked.IDs}}
+	v.spec.Revoked = spec.Revoked{}
+	if known, ok := c.verifiers[endpoint]; ok && reflect.DeepEqual(known.spec, v.spec) {
+		v.source, v.verifier = known.source, known.verifier
+	} else {
+		v.source, v.verifier = c.newVerifier(endpoint, t)
 	}
-	source := token.Source{File: t.JWKS.File, URL: t.JWKS.URL}
-	if c.keysets[source] == nil {
-		c.keysets[source] = token.OpenKeys(source, c.config.Log)
-	}
-	v := token.New(token.Config{
-		Issuer: t.Issuer, Audience: t.Audience, Require: t.RequiredClaims, Skew: time.Duration(t.ClockSkewSeconds) * time.Second,
-		Scope: t.Scope, PinScope: t.PinScope, Keys: c.keysets[source],
-	})
-	c.next.verifiers[endpoint] = verifier{*t, source, v}
-	return v
+	c.next.verifiers[endpoint] = v
+	return v.verifier
 }
 
 // verifier is what an endpoint's tokens are verified by, and what it was made of.
 type verifier struct {
-	spec     spec.Token
+	spec     spec.Token // but for what is revoked
+	revoked  token.Revoked
 	source   token.Source
 	verifier *token.Verifier
+}
+
+func (c *Compiler) newVerifier(endpoint string, t *spec.Token) (token.Source, *token.Verifier) {
+	config := token.Config{
+		Issuer: t.Issuer, Audience: t.Audience, Require: t.RequiredClaims, Endpoint: endpoint, Endpoints: t.EndpointsClaim,
+		Skew: time.Duration(t.ClockSkewSeconds) * time.Second, MaxLife: time.Duration(t.MaxLifetimeSeconds) * time.Second, Slots: c.verifying,
+		Scopes: token.Scopes{Call: t.Scope, Pin: t.PinScope, Mirror: t.MirrorScope, High: t.HighScope, Low: t.LowScope},
+	}
+	source := token.Source{File: t.JWKS.File, URL: t.JWKS.URL}
+	if t.Own() {
+		source = token.Source{Own: c.issuer}
+		config.Issuer, config.Audience = issue.Name, endpoint
+		config.Scopes = token.Scopes{Call: issue.Call, Pin: issue.Pin, Mirror: issue.Mirror, High: issue.High, Low: issue.Low}
+	}
+	if c.keysets[source] == nil {
+		c.keysets[source] = token.OpenKeys(source, c.config.Log)
+	}
+	config.Keys = c.keysets[source]
+	return source, token.New(config)
+}
+
+// pinScope is the scope that an endpoint's callers need to pin a version, for
+// answers that say so.
+func pinScope(a *spec.Auth) string {
+	if a.Mode != spec.AuthToken {
+		return ""
+	}
+	if a.Token.Own() {
+		return issue.Pin
+	}
+	return a.Token.PinScope
 }
 
 // closeKeysets ends those that no verifier uses.
@@ -218,10 +286,13 @@ func (c *Compiler) closeKeysets() {
 	}
 }
 
-// Close ends what refreshes keys. The path must not be used any more.
+// Close ends what refreshes keys and sends copies. No request may be in flight any
+// more; the path is closed after it.
 func (c *Compiler) Close() {
-	c.verifiers = nil
+	copiers := c.copiers
+	c.verifiers, c.copiers = nil, nil
 	c.closeKeysets()
+	c.closeCopiers(copiers)
 }
 
 // place is a version's place in the split.
@@ -255,6 +326,9 @@ func (c *Compiler) version(endpoint string, v router.Version, s *spec.Version) *
 	return out
 }
 
+// Issuer makes the house's own tokens.
+func (c *Compiler) Issuer() *issue.Issuer { return c.issuer }
+
 // Apply makes s, which Compile made last, the path's current snapshot, and returns
 // when no request sees the one before any more. What that had and s has not is
 // forgotten. An error means that sticky slots are served and not kept.
@@ -266,17 +340,21 @@ func (c *Compiler) Apply(s *gateway.Snapshot) error {
 			v.Pool.SetLimit(v.Limits.Concurrency)
 		}
 	}
+	for _, v := range c.next.verifiers {
+		v.verifier.Revoke(v.revoked)
+	}
 	c.config.Path.Swap(s)
-	before := c.slots
+	before := c.kept
 	c.generation, c.kept = s.Generation, c.next
 	c.closeKeysets()
+	c.closeCopiers(before.copiers)
 	for l := range c.series {
 		if !served[l] {
 			delete(c.series, l)
 			c.config.Metrics.Forget(l.endpoint, l.version, l.variant)
 		}
 	}
-	return c.keep(before)
+	return c.keep(before.slots)
 }
 
 // keep stores the slots that are not as before.

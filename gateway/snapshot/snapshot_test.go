@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"sluice.dev/auth/apikey"
+	"sluice.dev/auth/issue"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/metrics"
@@ -20,7 +22,7 @@ import (
 )
 
 // load reads endpoints as the commands do.
-func load(t *testing.T, documents ...string) []*spec.Endpoint {
+func load(t testing.TB, documents ...string) []*spec.Endpoint {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "e.yaml")
 	text := "apiVersion: sluice.dev/v1alpha1\nkind: Endpoint\n" + strings.Join(documents, "\n---\napiVersion: sluice.dev/v1alpha1\nkind: Endpoint\n")
@@ -77,26 +79,26 @@ func (s store) SaveSlots(endpoint string, slots *router.Slots) error {
 	return err
 }
 
-func open(t *testing.T) *house {
+func open(t testing.TB) *house {
 	h := &house{registry: prometheus.NewRegistry(), keys: map[string][2]string{"digits": {"one", "two"}}, store: store{}}
 	m := metrics.New(h.registry)
 	h.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
 	t.Cleanup(func() {
-		h.path.Close()
 		h.compiler.Close()
+		h.path.Close()
 	})
-	h.compiler = NewCompiler(Config{Path: h.path, Metrics: m, Secret: []byte("secret"), Slots: h.store, Keys: func(e *spec.Endpoint) (string, string, error) {
+	h.compiler = NewCompiler(Config{Path: h.path, Metrics: m, Secret: []byte("secret"), Slots: h.store, Keys: func(e *spec.Endpoint) (*apikey.Keys, error) {
 		k, ok := h.keys[e.Metadata.Name]
 		if !ok {
-			return "", "", errors.New("no key")
+			return nil, errors.New("no key")
 		}
-		return k[0], k[1], nil
+		return apikey.New(apikey.Pepper{}, k[0], k[1]), nil
 	}})
 	return h
 }
 
 // apply makes documents what is served, by scorers named like their versions.
-func (h *house) apply(t *testing.T, documents ...string) {
+func (h *house) apply(t testing.TB, documents ...string) {
 	t.Helper()
 	s, err := h.compiler.Compile(load(t, documents...))
 	if err != nil {
@@ -276,6 +278,48 @@ func TestCallersHaveTheirOwnQuota(t *testing.T) {
 	}
 }
 
+// What is revoked ends with the specification that says so, and not before; tokens
+// that are not revoked stay known.
+func TestRevocationComesWithItsSpecification(t *testing.T) {
+	h := open(t)
+	own := strings.Replace(two, "spec:", "spec:\n  auth: {mode: token, token: {revoked: {subjects: [nobody]}}}", 1)
+	revoked := strings.Replace(own, "nobody", "mallory", 1)
+	h.apply(t, own)
+	token := func(subject string) string {
+		t.Helper()
+		made, err := h.compiler.Issuer().Issue(issue.Request{Endpoint: "digits", Subject: subject, Scopes: []string{issue.Call}, Life: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made.Access
+	}
+	alice, mallory := token("alice"), token("mallory")
+	want := func(what string, a, m scorer.Status) {
+		t.Helper()
+		for _, asked := range []struct {
+			token string
+			want  scorer.Status
+		}{{alice, a}, {mallory, m}} {
+			if got, body := h.ask("digits", asked.token); got != asked.want {
+				t.Errorf("%s: %v %s; want %v", what, got, body, asked.want)
+			}
+		}
+	}
+	before := h.path.Snapshot().Endpoints()["digits"]
+	want("at first", scorer.OK, scorer.OK)
+	if _, err := h.compiler.Compile(load(t, revoked)); err != nil {
+		t.Fatal(err)
+	}
+	want("compiled and not applied", scorer.OK, scorer.OK)
+	h.apply(t, revoked)
+	want("applied", scorer.OK, scorer.Unauthenticated)
+	if e := h.path.Snapshot().Endpoints()["digits"]; e.Auth != before.Auth || e.PinScope != "pin" {
+		t.Error("a revocation made all tokens unknown")
+	}
+	h.apply(t, strings.Replace(revoked, "token: {", "token: {maxLifetimeSeconds: 600, ", 1))
+	want("with a life that is too long", scorer.Unauthenticated, scorer.Unauthenticated)
+}
+
 func TestTheDefaultStandsInWhereThatIsSet(t *testing.T) {
 	h := open(t)
 	h.apply(t, strings.Replace(two, "spec:", "spec:\n  split: {fallback: default}", 1))
@@ -306,6 +350,138 @@ func TestTheDefaultStandsInWhereThatIsSet(t *testing.T) {
 	if status, _, _ := ask(""); status != scorer.Unavailable {
 		t.Errorf("without any replica: %v", status)
 	}
+}
+
+// scores answers as a model of two classes would.
+type scores string
+
+func (s scores) Score(_ *scorer.Request, resp *scorer.Response) {
+	resp.Status = scorer.OK
+	resp.Body = append(append(append(resp.Body[:0], `{"outputs":[{"name":"p","datatype":"FP32","shape":[1,2],"data":[`...), s...), "]}]}"...)
+}
+
+func TestAMirrorGetsItsShareAndIsCompared(t *testing.T) {
+	h := open(t)
+	const spec = `metadata: {name: digits}
+spec:
+  mirror: {to: b, percentile: 25, maxQueued: 1000}
+  versions:
+    - {name: a, model: a.onnx, trafficPercentile: 100, default: true}
+    - {name: b, model: b.onnx}`
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "a"}).SetReplicas([]gateway.Offered{{Scorer: scores("0.75,0.25"), Offer: scorer.Offer{Window: 8}}})
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: scores("0.5,0.75"), Offer: scorer.Offer{Window: 8}}})
+	h.apply(t, spec)
+	for i := range 400 {
+		if i == 200 {
+			h.apply(t, spec) // goes on as it was
+		}
+		if s, body := h.ask("digits", "one"); s != scorer.OK || !strings.Contains(body, "0.75,0.25") {
+			t.Fatalf("a client got %v %s; want the answer of a", s, body)
+		}
+	}
+	copied := func() float64 { return counter(t, h.registry, "sluice_mirrored_total", "status", "OK") }
+	for end := time.Now().Add(10 * time.Second); copied() < 96; {
+		if time.Now().After(end) {
+			t.Fatalf("%v of 400 requests were copied; want a quarter, within 4", copied())
+		}
+	}
+	if n, err := testutil.GatherAndCount(h.registry, "sluice_requests_total"); n != 1 || err != nil {
+		t.Errorf("%d series of requests, %v; want only the clients'", n, err)
+	}
+	h.apply(t, two) // ends what is under way
+	n := copied()
+	for _, name := range []string{"sluice_mirror_rows_total", "sluice_mirror_top1_disagreements_total"} {
+		if got := counter(t, h.registry, name, "version", "b"); got != n || n > 104 {
+			t.Errorf("%s is %v; want as many as the %v copies, a quarter of 400 within 4", name, got, n)
+		}
+	}
+}
+
+func TestWhoMayChoosesWhetherItsRequestsAreMirrored(t *testing.T) {
+	h := open(t)
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: named("b"), Offer: scorer.Offer{Window: 8}}})
+	h.apply(t, `metadata: {name: digits}
+spec:
+  mirror: {to: b, percentile: 0.01, maxQueued: 1000}
+  versions:
+    - {name: a, model: a.onnx, trafficPercentile: 100, default: true}
+    - {name: b, model: b.onnx}`)
+	for _, wish := range []string{"always", "never", "always", "never", "never"} {
+		c := h.path.Call()
+		c.Name, c.Credential = []byte("digits"), []byte("one")
+		c.SetCopy([]byte(wish))
+		h.path.Serve(c)
+		h.path.Done(c)
+	}
+	for end := time.Now().Add(10 * time.Second); counter(t, h.registry, "sluice_mirrored_total", "status", "OK") < 2; {
+		if time.Now().After(end) {
+			t.Fatal("two requests were not copied, as their client wished")
+		}
+	}
+	h.apply(t, two) // ends what is under way
+	if n := counter(t, h.registry, "sluice_mirrored_total", "status", "OK"); n != 2 {
+		t.Errorf("%v requests were copied; want 2", n)
+	}
+}
+
+// stuck never answers by itself.
+type stuck struct{}
+
+func (stuck) Score(req *scorer.Request, resp *scorer.Response) {
+	req.Wait.Arm()
+	req.Wait.Wait()
+	resp.Fail(scorer.Canceled, "gone")
+}
+
+func TestAMirrorThatIsStuckIsNotInTheWay(t *testing.T) {
+	h := open(t)
+	const mirrored = `metadata: {name: digits}
+spec:
+  mirror: {to: b, percentile: 100, maxConcurrent: 3, maxQueued: 5, maxBodyBytes: 10}
+  versions:
+    - {name: a, model: a.onnx, trafficPercentile: 100, default: true}
+    - {name: b, model: b.onnx}`
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: stuck{}, Offer: scorer.Offer{Window: 8}}})
+	h.apply(t, mirrored)
+	for range 100 {
+		if s, body := h.ask("digits", "one"); s != scorer.OK || body != "a" {
+			t.Fatalf("a client got %v %s", s, body)
+		}
+	}
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "a"}).SetReplicas([]gateway.Offered{{Scorer: named("a long answer"), Offer: scorer.Offer{Window: 8}}})
+	h.ask("digits", "one")
+	dropped := func(reason string) float64 {
+		return counter(t, h.registry, "sluice_mirror_dropped_total", "reason", reason)
+	}
+	if n := dropped("queue_full"); n < 92 || n > 95 {
+		t.Errorf("%v copies were dropped of 100; want all but 3 in flight and 5 that wait", n)
+	}
+	if n := dropped("too_large"); n != 1 {
+		t.Errorf("%v copies were too large; want 1", n)
+	}
+	h.apply(t, strings.Replace(mirrored, "  mirror: {to: b, percentile: 100, maxConcurrent: 3, maxQueued: 5, maxBodyBytes: 10}\n", "", 1)) // ends them
+}
+
+// counter is the value of a counter with one label.
+func counter(t *testing.T, g prometheus.Gatherer, name, label, value string) float64 {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == label && l.GetValue() == value {
+					return m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return 0
 }
 
 func TestWhatIsGoneIsForgotten(t *testing.T) {

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"sluice.dev/accel/tensor"
+	pb "sluice.dev/gateway/grpcapi/inferencepb"
+	tfpb "sluice.dev/gateway/grpcapi/tfservingpb"
 	"sluice.dev/scorer"
 )
 
@@ -404,4 +406,81 @@ func BenchmarkExchange(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestAnswersAreReadBackAsTheyWereWritten(t *testing.T) {
+	out := []tensor.Tensor{{DType: tensor.Int64, Shape: []int64{2}, Data: ints(7, -8)}, {DType: tensor.Float32, Shape: []int64{2, 2}, Data: floats(1.5, -2, 3, 4)}}
+	f := func(kind scorer.Kind, body string, tail []byte) {
+		t.Helper()
+		r, err := decode(kind, digits, body, tail)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, head, err := r.Append(nil, digits, "m", "v", out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ReadAnswer(kind, head, answer)
+		want := "[{label 1 2 [7 -8] []} {probabilities 2 2 [1.5 -2 3 4] []}]"
+		if text := fmt.Sprint(got); text != want || err != nil {
+			t.Errorf("%s was read as %s, %v; want %s", answer, text, err, want)
+		}
+	}
+	const input = `{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]`
+	f(scorer.OIP, input+`}`, nil)
+	f(scorer.OIP, input+`,"parameters":{"binary_data_output":true}}`, nil)
+	f(scorer.OIP, input+`,"outputs":[{"name":"label"},{"name":"probabilities","parameters":{"binary_data":true}}]}`, nil)
+	f(scorer.Raw, string(floats(1, 2, 3)), nil)
+	f(scorer.AML, `{"data":[1,2,3]}`, nil)
+	f(scorer.AML, `{"Inputs":{"data":[1,2,3]}}`, nil)
+	f(scorer.GRPC, string(marshal(t, &pb.ModelInferRequest{Inputs: []*grpcInput{floatInput(func(*grpcInput) {})}})), nil)
+	f(scorer.TFServing, string(tfOne(t, "input", &tfpb.TensorProto{Dtype: tfpb.DataType_DT_FLOAT, TensorShape: tfShape(1, 3)})), nil)
+}
+
+func TestNumbersOfEveryTypeAreReadBack(t *testing.T) {
+	f := func(dtype tensor.DType, data []byte, want float64) {
+		t.Helper()
+		var o Result
+		if o.decode(dtype, data); len(o.Numbers) != 1 || o.Numbers[0] != want {
+			t.Errorf("%v %x is %v; want %v", dtype, data, o.Numbers, want)
+		}
+	}
+	f(tensor.Bool, []byte{1}, 1)
+	f(tensor.Uint8, []byte{200}, 200)
+	f(tensor.Int8, []byte{200}, -56)
+	f(tensor.Uint16, []byte{0, 0x80}, 1<<15)
+	f(tensor.Int16, []byte{0, 0x80}, -1<<15)
+	f(tensor.Uint32, []byte{0, 0, 0, 0x80}, 1<<31)
+	f(tensor.Int32, []byte{0, 0, 0, 0x80}, -1<<31)
+	f(tensor.Uint64, []byte{0, 0, 0, 0, 0, 0, 0, 0x80}, 1<<63)
+	f(tensor.Int64, []byte{0, 0, 0, 0, 0, 0, 0, 0x80}, -1<<63)
+	f(tensor.Float32, floats(0.5), 0.5)
+	f(tensor.Float64, []byte{0, 0, 0, 0, 0, 0, 0xe0, 0x3f}, 0.5)
+	f(tensor.BFloat16, []byte{0x20, 0xc0}, -2.5)
+	f(tensor.Float16, []byte{0, 0xc1}, -2.5)
+	f(tensor.Float16, []byte{1, 0}, math.Ldexp(1, -24)) // the smallest
+	f(tensor.Float16, []byte{0, 0xfc}, math.Inf(-1))
+}
+
+func FuzzReadAnswer(f *testing.F) {
+	f.Add(uint8(scorer.OIP), 0, []byte(`{"outputs":[{"name":"p","datatype":"FP32","shape":[1,2],"data":[1,NaN]}]}`))
+	f.Add(uint8(scorer.OIP), 88, []byte(`{"outputs":[{"name":"p","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":5}}]}`+"\x01\x00\x00\x00a"))
+	f.Add(uint8(scorer.AML), 0, []byte(`{"Results":{"a":[[1,2],[3,"x"]],"b":true}}`))
+	f.Add(uint8(scorer.GRPC), 0, marshal(f, &pb.ModelInferResponse{
+		Outputs: []*pb.ModelInferResponse_InferOutputTensor{{Name: "p", Datatype: "FP32", Shape: []int64{1}}}, RawOutputContents: [][]byte{floats(1)},
+	}))
+	f.Add(uint8(scorer.TFServing), 0, marshal(f, &tfpb.PredictResponse{Outputs: map[string]*tfpb.TensorProto{
+		"p": {Dtype: tfpb.DataType_DT_FLOAT, TensorShape: tfShape(1), FloatVal: []float32{1}},
+	}}))
+	f.Fuzz(func(t *testing.T, kind uint8, head int, body []byte) {
+		a, err := ReadAnswer(scorer.Kind(kind), head, body)
+		if err != nil {
+			return
+		}
+		for _, o := range a {
+			if len(o.Numbers)+len(o.Texts) > len(body) {
+				t.Errorf("%d values in %d bytes", len(o.Numbers)+len(o.Texts), len(body))
+			}
+		}
+	})
 }

@@ -96,13 +96,11 @@ func (r *Infer) tfMissing(sig *tensor.Signature) error {
 		len(got), len(want), set(got), set(want), set(lack))
 }
 
-// tfInput reads an entry of the map of inputs. Of two with a name the later one is
-// meant.
-func (r *Infer) tfInput(sig *tensor.Signature, entry []byte) error {
-	in := input{count: -1}
+// tfTensor reads an entry of a map of tensors, but for the data: its name, and the
+// number of its type.
+func (r *Infer) tfTensor(entry []byte) (in input, name []byte, dtype uint64, err error) {
+	in.count = -1
 	in.shape[0], in.memory[0], in.memory[1] = len(r.shapes), len(r.memory), len(r.memory)
-	var name []byte
-	dtype, known := uint64(0), true
 	m := wire.Read(entry)
 	for m.Next() {
 		switch {
@@ -116,17 +114,29 @@ func (r *Infer) tfInput(sig *tensor.Signature, entry []byte) error {
 					dtype = t.Varint
 				case t.Is(2):
 					if err := r.tfShape(t.Bytes, in.shape[0]); err != nil {
-						return err
+						return in, name, dtype, err
 					}
 				}
 			}
-			known = known && !t.Bad()
+			if t.Bad() {
+				return in, name, dtype, ErrCut
+			}
 		}
 	}
-	if m.Bad() || !known {
-		return ErrCut
+	if m.Bad() {
+		err = ErrCut
 	}
 	in.shape[1] = len(r.shapes)
+	return in, name, dtype, err
+}
+
+// tfInput reads an entry of the map of inputs. Of two with a name the later one is
+// meant.
+func (r *Infer) tfInput(sig *tensor.Signature, entry []byte) error {
+	in, name, dtype, err := r.tfTensor(entry)
+	if err != nil {
+		return err
+	}
 	if in.index = index(sig.Inputs, name); in.index < 0 {
 		return bad("input tensor alias not found in signature: %.64s. Inputs expected to be in the set {%s}.", name, nameSet(sig.Inputs))
 	}
@@ -196,8 +206,17 @@ func (r *Infer) tfShape(shape []byte, from int) error {
 	return nil
 }
 
-// tfData reads the data of a TensorProto: its content as it is, or its values.
+// tfData reads the data of a TensorProto that may leave out values.
 func (r *Infer) tfData(entry []byte, in *input, name []byte) error {
+	content, err := r.tfValues(entry, in, name)
+	if err != nil || content {
+		return err
+	}
+	return r.fill(in, name)
+}
+
+// tfValues reads the values of a TensorProto, or, true, its content as it is.
+func (r *Infer) tfValues(entry []byte, in *input, name []byte) (bool, error) {
 	var content []byte
 	for m := wire.Read(entry); m.Next(); {
 		if !m.Is(2) {
@@ -208,19 +227,18 @@ func (r *Infer) tfData(entry []byte, in *input, name []byte) error {
 				content = t.Bytes
 			} else if t.Num == tfTypes[in.dtype].field {
 				if err := r.tfElements(&t, in, name); err != nil {
-					return err
+					return false, err
 				}
 			}
 		}
 	}
 	if len(content) > 0 && in.dtype == tensor.Bytes {
-		return bad("tensor parsing error: %.64s; send strings in string_val", name)
+		return false, bad("tensor parsing error: %.64s; send strings in string_val", name)
 	}
 	if len(content) > 0 {
 		in.data = content
-		return nil
 	}
-	return r.fill(in, name)
+	return len(content) > 0, nil
 }
 
 // tfElements reads a field that has elements of in.

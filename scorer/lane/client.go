@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -15,10 +16,11 @@ import (
 
 // ClientConfig configures a Client. Network and Address are required.
 type ClientConfig struct {
-	Network, Address string // "unix" or "tcp"
-	MaxBody          int    // bytes of an answer's body; 0 means 1 GiB
+	Network, Address string             // "unix" or "tcp"
+	TLS              func() *tls.Config // of the next connection; nil is not encrypted
+	MaxBody          int                // bytes of an answer's body; 0 means 1 GiB
 	// OnOffers is told what the scorer offers: at first, at every change, and
-	// nothing when the connection is lost. From one goroutine.
+	// nothing when the connection is lost or not answered on. One call at a time.
 	OnOffers func([]*Remote)
 	Log      *slog.Logger // nil is silent
 }
@@ -93,11 +95,12 @@ func (c *Client) run() {
 
 // session connects once and serves the connection until it ends.
 func (c *Client) session() error {
-	n, err := net.DialTimeout(c.config.Network, c.config.Address, dialWithin)
+	n, err := c.dial()
 	if err != nil {
 		return err
 	}
-	k := &clientConn{conn: newConn(n), client: c, remotes: map[uint32]*Remote{}}
+	k := &clientConn{client: c, remotes: map[uint32]*Remote{}}
+	k.conn = newConn(n, k.silent)
 	c.mu.Lock()
 	c.current = k
 	c.mu.Unlock()
@@ -108,10 +111,18 @@ func (c *Client) session() error {
 	}
 	err = k.serve()
 	k.fail(err)
-	c.config.OnOffers(nil)
+	k.tell(func() { k.gone = true })
 	k.abandonAll()
 	k.tasks.Wait()
 	return err
+}
+
+func (c *Client) dial() (net.Conn, error) {
+	d := &net.Dialer{Timeout: dialWithin}
+	if c.config.TLS == nil {
+		return d.Dial(c.config.Network, c.config.Address)
+	}
+	return tls.DialWithDialer(d, c.config.Network, c.config.Address, c.config.TLS())
 }
 
 // clientConn is one connection to a scorer.
@@ -124,6 +135,30 @@ type clientConn struct {
 	// Guarded by conn.mu.
 	slots []slot
 	free  []uint16
+
+	telling sync.Mutex // guards what follows, and calls of OnOffers
+	offered []*Remote
+	quiet   bool // the scorer does not answer
+	gone    bool
+}
+
+// tell changes what is known of the offers and tells it on.
+func (c *clientConn) tell(change func()) {
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	change()
+	if c.quiet || c.gone {
+		c.client.config.OnOffers(nil)
+		return
+	}
+	c.client.config.OnOffers(c.offered)
+}
+
+func (c *clientConn) silent(quiet bool) {
+	if quiet {
+		c.client.config.Log.Warn("scorer does not answer; it is left out until it does", "address", c.client.config.Address)
+	}
+	c.tell(func() { c.quiet = quiet })
 }
 
 // slot is a request in flight. Its stream is generation<<16 | index, so that a
@@ -254,7 +289,7 @@ func (c *clientConn) cancel(stream uint32) {
 
 // serve reads until the connection ends.
 func (c *clientConn) serve() error {
-	if err := c.read.expectHello(); err != nil {
+	if err := c.read.expectHello(c.net); err != nil {
 		return err
 	}
 	for {
@@ -270,8 +305,9 @@ func (c *clientConn) serve() error {
 			err = c.response(&h, p)
 		case typeData:
 			err = c.data(&h, p)
+		case typePing, typePong:
 		case typeGoAway:
-			c.client.config.OnOffers(nil)
+			c.tell(func() { c.offered = nil })
 		default:
 			err = fmt.Errorf("%w: frame of type %d from a scorer", errFrame, h.kind)
 		}
@@ -302,7 +338,7 @@ func (c *clientConn) offers(p []byte) error {
 		r.offer.Store(&o.Offer)
 		remotes = append(remotes, r)
 	}
-	c.client.config.OnOffers(remotes)
+	c.tell(func() { c.offered = remotes })
 	return nil
 }
 

@@ -45,9 +45,10 @@ type conn struct {
 	try   func(fd uintptr) bool
 	tried int
 
-	writing atomic.Int64 // scorer.Instant since when a write blocks; 0 if none does
-	heard   atomic.Bool  // a frame came since the watch looked
-	waiting atomic.Int64 // requests that wait for the peer
+	writing atomic.Int64     // scorer.Instant since when a write blocks; 0 if none does
+	heard   atomic.Bool      // a frame came since the watch looked
+	waiting atomic.Int64     // requests that wait for the peer
+	silent  func(quiet bool) // told when the peer stops to answer and when it does again; nil does not ask it
 	tasks   sync.WaitGroup
 }
 
@@ -68,10 +69,13 @@ type outgoing struct {
 
 // Limits of patience.
 const (
-	stall     = 10 * time.Second // without progress of a write
-	pingAfter = 2 * time.Second  // without a frame while requests wait
-	deafAfter = 10 * time.Second // without a frame while requests wait, pings sent
-	maxKept   = 1 << 20          // bytes of a buffer that is kept
+	stall      = 10 * time.Second // without progress of a write
+	watchEvery = 250 * time.Millisecond
+	pingAfter  = 500 * time.Millisecond // without a frame while requests wait
+	pingIdle   = 5 * time.Second        // without a frame while none does
+	quietAfter = time.Second            // without a frame since the first ping: nothing is sent to the peer
+	deafAfter  = 10 * time.Second       // the same: the connection is over
+	maxKept    = 1 << 20                // bytes of a buffer that is kept
 )
 
 var (
@@ -80,8 +84,9 @@ var (
 	errClosed  = errors.New("closed")
 )
 
-func newConn(c net.Conn) *conn {
-	k := &conn{net: c, read: newReader(c), buf: hello(), turn: writer, over: make(chan struct{})}
+// newConn starts what serves a connection. silent is the conn's.
+func newConn(c net.Conn, silent func(bool)) *conn {
+	k := &conn{net: c, read: newReader(c), buf: hello(), turn: writer, over: make(chan struct{}), silent: silent}
 	if s, ok := c.(syscall.Conn); ok {
 		k.raw, _ = s.SyscallConn() // nil: the writer does all
 	}
@@ -280,9 +285,10 @@ func (c *conn) flushed() bool {
 
 // watch ends a connection whose peer does not read, or does not answer.
 func (c *conn) watch() {
-	tick := time.NewTicker(pingAfter / 2)
+	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	last := scorer.Now() // that a frame had come, or nobody waited for one
+	last := scorer.Now() // that a frame had come
+	quiet := false
 	for {
 		select {
 		case <-c.over:
@@ -290,44 +296,61 @@ func (c *conn) watch() {
 		case <-tick.C:
 		}
 		now := scorer.Now()
-		if c.heard.Swap(false) || c.waiting.Load() == 0 {
+		if c.heard.Swap(false) {
 			last = now
 		}
 		if w := scorer.Instant(c.writing.Load()); w != 0 && now.Sub(w) > stall {
 			c.fail(errStalled)
 		}
-		if now.Sub(last) > deafAfter {
-			c.fail(errDeaf)
-		} else if now.Sub(last) > pingAfter {
-			c.mu.Lock()
-			c.signal(typePing, 0)
-			c.mu.Unlock()
+		if c.silent != nil {
+			quiet = c.listen(now.Sub(last), quiet)
 		}
 	}
 }
 
-// next reads a frame for the caller, answering pings itself.
-func (c *conn) next(h *header) ([]byte, error) {
-	for {
-		p, err := c.read.next(h)
-		if err != nil {
-			return nil, err
-		}
-		if !c.heard.Load() {
-			c.heard.Store(true)
-		}
-		switch h.kind {
-		case typePing:
-			c.mu.Lock()
-			c.signal(typePong, 0)
-			c.mu.Unlock()
-		case typePong:
-		case typeHello:
-			return nil, errFrame
-		default:
-			return p, nil
-		}
+// listen pings a peer that has not been heard for a time, and tells when it does
+// not answer. quiet says that this was told before; it returns whether it is so now.
+func (c *conn) listen(silence time.Duration, quiet bool) bool {
+	patience := pingIdle
+	if quiet || c.waiting.Load() > 0 {
+		patience = pingAfter
 	}
+	if unanswered := silence - patience; unanswered > deafAfter {
+		c.fail(errDeaf)
+	} else if unanswered > 0 {
+		c.mu.Lock()
+		c.signal(typePing, 0)
+		c.mu.Unlock()
+		if unanswered > quietAfter && !quiet {
+			c.silent(true)
+			return true
+		}
+	} else if quiet {
+		c.silent(false)
+		return false
+	}
+	return quiet
+}
+
+// next reads a frame. Pings are answered, and returned like any other: what the
+// caller holds back until no frame is there must not wait for the one after.
+func (c *conn) next(h *header) ([]byte, error) {
+	p, err := c.read.next(h)
+	if err != nil {
+		return nil, err
+	}
+	if !c.heard.Load() {
+		c.heard.Store(true)
+	}
+	switch h.kind {
+	case typePing:
+		c.mu.Lock()
+		c.signal(typePong, 0)
+		c.mu.Unlock()
+	case typeHello:
+		return nil, errFrame
+	}
+	return p, nil
 }
 
 // micros is a duration in the wire's form.

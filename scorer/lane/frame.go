@@ -9,9 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"time"
 
 	"sluice.dev/scorer"
 )
+
+// Protocol is the lane's name where connections are encrypted (ALPN).
+const Protocol = "sluice-lane/1"
 
 // The types of frames.
 const (
@@ -157,8 +162,22 @@ func hello() []byte {
 	return binary.LittleEndian.AppendUint16(append(h.append(nil), magic...), version)
 }
 
-// expectHello reads the peer's first frame.
-func (r *reader) expectHello() error {
+// helloWithin is how long a peer may take for its first frame, the handshake of an
+// encrypted connection included.
+const helloWithin = 10 * time.Second
+
+// expectHello reads the first frame from n.
+func (r *reader) expectHello(n net.Conn) error {
+	if err := n.SetReadDeadline(time.Now().Add(helloWithin)); err != nil {
+		return err
+	}
+	if err := r.hello(); err != nil {
+		return err
+	}
+	return n.SetReadDeadline(time.Time{})
+}
+
+func (r *reader) hello() error {
 	var h header
 	p, err := r.next(&h)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -340,20 +341,63 @@ func TestAKilledScorerLosesNoRequest(t *testing.T) {
 	c := Dial(ClientConfig{Network: "unix", Address: path, OnOffers: func(r []*Remote) { offered <- r }})
 	defer c.Close()
 	for range 2 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "LANE_TEST_SCORER="+path)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var r *Remote
-		for list := range offered {
-			if len(list) > 0 {
-				r = list[0]
-				break
-			}
-		}
-		killScorerUnderLoad(t, r, cmd)
+		cmd := startVictim(t, path)
+		killScorerUnderLoad(t, (<-next(offered))[0], cmd)
 		_ = os.Remove(path)
+	}
+}
+
+// startVictim runs a scorer in a process of its own.
+func startVictim(t *testing.T, path string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "LANE_TEST_SCORER="+path)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd
+}
+
+// next passes on the offers of which there are some.
+func next(offered <-chan []*Remote) <-chan []*Remote {
+	some := make(chan []*Remote, 1)
+	for list := range offered {
+		if len(list) > 0 {
+			some <- list
+			break
+		}
+	}
+	return some
+}
+
+// A scorer that is stopped is left out within a second or two, and taken back when
+// it goes on; what it had is answered then.
+func TestAScorerThatDoesNotAnswerIsLeftOut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lane")
+	offered := make(chan []*Remote, 100)
+	c := Dial(ClientConfig{Network: "unix", Address: path, OnOffers: func(r []*Remote) { offered <- r }})
+	defer c.Close()
+	cmd := startVictim(t, path)
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	r := (<-next(offered))[0]
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan scorer.Status, 1)
+	go func() { answered <- newAsker().ask(r, scorer.OIP, []byte("x")) }()
+	if list := <-offered; len(list) != 0 {
+		t.Errorf("a scorer that does not answer offers %d versions", len(list))
+	}
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if list := <-offered; len(list) != 1 || list[0] != r {
+		t.Errorf("when it goes on it offers %v", list)
+	}
+	if s := <-answered; s != scorer.OK {
+		t.Errorf("what it had was answered %v", s)
 	}
 }
 
@@ -436,7 +480,7 @@ func FuzzClient(f *testing.F) {
 	f.Add(append(list.append(nil), "[]"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		here, there := net.Pipe()
-		c := &clientConn{conn: newConn(here), client: &Client{config: ClientConfig{MaxBody: 1 << 16, OnOffers: func([]*Remote) {}}}, remotes: map[uint32]*Remote{}}
+		c := &clientConn{conn: newConn(here, nil), client: &Client{config: ClientConfig{MaxBody: 1 << 16, OnOffers: func([]*Remote) {}}}, remotes: map[uint32]*Remote{}}
 		r := &Remote{conn: c}
 		done := make(chan scorer.Status)
 		go func() { done <- newAsker().ask(r, scorer.OIP, []byte("x")) }()

@@ -91,7 +91,7 @@ func (s *Server) start(n net.Conn) {
 		_ = n.Close()
 		return
 	}
-	c := &serverConn{conn: newConn(n), server: s}
+	c := &serverConn{conn: newConn(n, nil), server: s}
 	s.conns[c] = true
 	s.pending.Go(func() {
 		err := c.serve()
@@ -266,7 +266,7 @@ func (r *Request) recycle() {
 
 // serve reads until the connection ends.
 func (c *serverConn) serve() error {
-	if err := c.read.expectHello(); err != nil {
+	if err := c.read.expectHello(c.net); err != nil {
 		return err
 	}
 	defer c.server.handler.Handled()
@@ -284,6 +284,7 @@ func (c *serverConn) serve() error {
 			err = c.request(&h, p)
 		case typeData:
 			err = c.data(&h, p)
+		case typePing, typePong:
 		case typeCancel:
 			c.cancel(h.stream)
 		default:

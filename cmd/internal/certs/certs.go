@@ -1,4 +1,4 @@
-// Package certs keeps a server's certificate as its files are.
+// Package certs keeps certificates as their files are.
 package certs
 
 import (
@@ -14,65 +14,89 @@ import (
 	"sluice.dev/cmd/internal/watch"
 )
 
-// Files are where a server's certificate is, in PEM. The zero value is none.
+// Files are where a certificate, and the authority of its peers' certificates, are,
+// in PEM. The zero value is none.
 type Files struct {
-	Cert     string // its chain
-	Key      string
-	ClientCA string // who signs clients' certificates; empty asks for none
+	Cert      string // its chain
+	Key       string
+	Authority string // who signs the peers' certificates; empty asks clients for none, and takes servers' that this machine trusts
 }
 
 // Certs is a certificate that changes with its files.
 type Certs struct {
 	files   Files
-	current atomic.Pointer[tls.Config]
+	current atomic.Pointer[loaded]
 }
 
-// Load reads the files. Nil and no error: there are none.
+type loaded struct {
+	pair  []tls.Certificate // none, or one
+	peers *x509.CertPool    // nil without an authority
+}
+
+// Load reads the files. A certificate goes with its key; a client may do without.
 func Load(f Files) (*Certs, error) {
-	if f == (Files{}) {
-		return nil, nil
-	}
-	if f.Cert == "" || f.Key == "" {
-		return nil, errors.New("TLS needs both --tls-cert and --tls-key")
+	if (f.Cert == "") != (f.Key == "") {
+		return nil, errors.New("TLS needs a certificate and its key, both")
 	}
 	c := &Certs{files: f}
 	return c, c.reload()
 }
 
 func (c *Certs) reload() error {
-	pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
-	if err != nil {
-		return fmt.Errorf("load certificate: %w", err)
-	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
-	if c.files.ClientCA != "" {
-		pem, err := os.ReadFile(c.files.ClientCA)
+	var l loaded
+	if c.files.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(c.files.Cert, c.files.Key)
 		if err != nil {
-			return fmt.Errorf("load the clients' authority: %w", err)
+			return fmt.Errorf("load certificate: %w", err)
 		}
-		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-		if !config.ClientCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s has no certificate of a clients' authority", c.files.ClientCA)
+		l.pair = []tls.Certificate{pair}
+	}
+	if c.files.Authority != "" {
+		pem, err := os.ReadFile(c.files.Authority)
+		if err != nil {
+			return fmt.Errorf("load the authority of certificates: %w", err)
+		}
+		l.peers = x509.NewCertPool()
+		if !l.peers.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("%s has no certificate of an authority", c.files.Authority)
 		}
 	}
-	c.current.Store(config)
+	c.current.Store(&l)
 	return nil
 }
 
-// Config is for a listener: every connection gets the certificate of its time.
-func (c *Certs) Config() *tls.Config {
-	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		return c.current.Load(), nil
-	}}
+// Server is for a listener that speaks protocols (ALPN): every connection gets the
+// certificate of its time. Clients must have one where there is an authority.
+func (c *Certs) Server(protocols ...string) (*tls.Config, error) {
+	if c.files.Cert == "" {
+		return nil, errors.New("to serve TLS needs a certificate and its key")
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		l := c.current.Load()
+		config := &tls.Config{Certificates: l.pair, MinVersion: tls.VersionTLS12, NextProtos: protocols}
+		if l.peers != nil {
+			config.ClientCAs, config.ClientAuth = l.peers, tls.RequireAndVerifyClientCert
+		}
+		return config, nil
+	}}, nil
+}
+
+// Client is for one connection to a server called name. Nil certificates are none.
+func (c *Certs) Client(name string, protocols ...string) *tls.Config {
+	l := &loaded{}
+	if c != nil {
+		l = c.current.Load()
+	}
+	return &tls.Config{Certificates: l.pair, RootCAs: l.peers, ServerName: name, MinVersion: tls.VersionTLS12, NextProtos: protocols}
 }
 
 // Watch reads the files again whenever they change, until ctx ends. Files that
 // cannot be used change nothing.
 func (c *Certs) Watch(ctx context.Context, log *slog.Logger) {
-	paths := []string{c.files.Cert, c.files.Key, c.files.ClientCA}
+	paths := []string{c.files.Cert, c.files.Key, c.files.Authority}
 	watch.Files(ctx, func() []string { return paths }, func() {
 		if err := c.reload(); err != nil {
-			log.Error("certificate not loaded; the one before is served", "error", err)
+			log.Error("certificate not loaded; the one before goes on", "error", err)
 			return
 		}
 		log.Info("certificate loaded", "file", c.files.Cert)

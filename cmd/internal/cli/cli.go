@@ -71,7 +71,7 @@ func Env(name, otherwise string) string {
 func Process(c *cobra.Command, o *serve.Options, format, level *string) {
 	f := c.Flags()
 	f.StringVar(&o.File, "file", "", "specification: a YAML file, or a folder of them (required)")
-	f.StringVar(&o.Metrics, "metrics", "127.0.0.1:8002", "address of /metrics, /healthz and /readyz; empty for none")
+	f.StringVar(&o.Metrics, "metrics", "127.0.0.1:8002", "address of /metrics, /healthz and /readyz, with tls:// before it to serve them over HTTPS; empty for none")
 	f.IntVar(&o.MaxBody, "max-body", 100<<20, "most bytes of a request's body; a larger one gets 413")
 	f.DurationVar(&o.DrainTimeout, "drain-timeout", 30*time.Second, "on SIGTERM, how long running requests may take before they are cut off")
 	f.StringVar(format, "log-format", "text", "text or json")
@@ -87,12 +87,21 @@ func Front(c *cobra.Command, o *serve.Options) {
 	f.StringVar(&o.AccessLog, "access-log", "", "file to which scoring requests are appended as JSON; - is standard output, empty is none")
 	f.Float64Var(&o.AccessShare, "access-log-share", 1, "share of the served requests that the access log gets, 0 to 1; it gets all that failed with a status of 500 or more")
 	f.Int64Var(&o.MaxLarge, "max-large", 1<<30, "most bytes, in sum and at a time, of bodies over 64 KiB; above that they get 503")
-	f.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM file of the certificate and its chain; with it scoring is served over TLS, and a changed file is served at once")
+	f.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM file of the certificate and its chain; with it scoring and management are served over TLS, and a changed file is served at once")
 	f.StringVar(&o.TLS.Key, "tls-key", "", "PEM file of the certificate's key")
-	f.StringVar(&o.TLS.ClientCA, "tls-client-ca", "", "PEM file of the authority whose certificates clients must have; empty asks for none")
+	f.StringVar(&o.TLS.Authority, "tls-client-ca", "", "PEM file of the authority whose certificates clients must have; empty asks for none")
+	f.StringVar(&o.Management, "management", "127.0.0.1:8003", "address of the management API: keys and tokens, for who has the key in the state directory; empty for none")
 	f.StringVar(&o.State, "state", ".state", "state directory: generated keys, and where sticky clients go")
-	f.StringVar(&o.Secret, "secret-file", "", "file of a secret of 32 bytes or more that all gateways of a house share, so that sticky clients get the same version on each; default one that is generated and kept in the state directory")
+	f.StringVar(&o.Secret, "secret-file", "", "file of a secret of 32 bytes or more that all gateways of a house share, so that sticky clients get the same version on each, and each takes the tokens that another made; default one that is generated and kept in the state directory")
 	f.DurationVar(&o.DrainDelay, "drain-delay", time.Second, "on SIGTERM, from reporting not ready to no longer accepting connections")
+}
+
+// Lane adds the flags of processes at either end of a lane.
+func Lane(c *cobra.Command, o *serve.Options) {
+	f := c.Flags()
+	f.StringVar(&o.LaneTLS.Cert, "lane-tls-cert", "", "PEM file of the certificate and its chain for lanes at tls:// addresses; a changed file is used for the next connections")
+	f.StringVar(&o.LaneTLS.Key, "lane-tls-key", "", "PEM file of the certificate's key")
+	f.StringVar(&o.LaneTLS.Authority, "lane-tls-ca", "", "PEM file of the authority whose certificates the other end must have; empty asks gateways for none, and takes scorers' that this machine trusts")
 }
 
 // Models adds the flags of processes that run models.

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"sluice.dev/accel/tensor"
-	"sluice.dev/auth/apikey"
 	"sluice.dev/deploy/spec"
 )
 
@@ -18,23 +17,15 @@ import (
 // the specification, that shows how an endpoint is used.
 const exampleRequest = "sluice.dev/example-request"
 
-// generated is the kept key called name, made now if there is none.
-func (f *front) generated(name string) (string, error) {
-	key, fresh, err := f.state.Key(name, apikey.Generate)
-	if fresh && err == nil {
-		fmt.Fprintf(f.o.Out, "\nThe key of endpoint %s was generated. It is shown only now, and kept in %s:\n\n  %s\n", name, f.state.KeyFile(name), key)
-	}
-	return key, err
-}
-
 // announce tells people how to use what is served now.
-func (f *front) announce(http, grpc, metrics net.Addr) {
-	f.o.Log.Info("serving", "http", text(http), "grpc", text(grpc), "metrics", text(metrics), "endpoints", len(f.specs))
+func (f *front) announce(http, grpc, metrics, management net.Addr) {
+	specs := *f.specs.Load()
+	f.o.Log.Info("serving", "http", text(http), "grpc", text(grpc), "metrics", text(metrics), "management", text(management), "endpoints", len(specs))
 	if http == nil {
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(f.specs)) {
-		fmt.Fprintf(f.o.Out, "\nEndpoint %s is served. Try it:\n\n  %s\n", name, f.curl(f.specs[name], http))
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
+		fmt.Fprintf(f.o.Out, "\nEndpoint %s is served. Try it:\n\n  %s\n", name, f.curl(specs[name], http))
 	}
 	fmt.Fprintln(f.o.Out)
 }
@@ -49,12 +40,15 @@ func text(a net.Addr) string {
 
 // curl is a command line that scores with the endpoint as it is served.
 func (f *front) curl(e *spec.Endpoint, http net.Addr) string {
-	name := e.Metadata.Name
-	scheme := "http"
+	return fmt.Sprintf("curl %s://%s/v2/models/%s/infer%s -d %s", f.scheme(), http, e.Metadata.Name, f.credential(e), f.body(e))
+}
+
+// scheme is what clients and people call the process by.
+func (f *front) scheme() string {
 	if f.certs != nil {
-		scheme = "https"
+		return "https"
 	}
-	return fmt.Sprintf("curl %s://%s/v2/models/%s/infer%s -d %s", scheme, http, name, f.credential(e), f.body(e))
+	return "http"
 }
 
 // credential is the part of a command line that sends the endpoint's key, without
@@ -64,7 +58,7 @@ func (f *front) credential(e *spec.Endpoint) string {
 	case spec.AuthNone:
 		return ""
 	case spec.AuthToken:
-		return ` -H "Authorization: Bearer $TOKEN"`
+		return ` -H "Authorization: Bearer ` + f.token(e) + `"`
 	}
 	key := "$(cat " + f.state.KeyFile(e.Metadata.Name) + ")"
 	if k := e.Spec.Auth.Keys.Primary; k != nil {
@@ -78,6 +72,14 @@ func (f *front) credential(e *spec.Endpoint) string {
 		}
 	}
 	return fmt.Sprintf(` -H "Authorization: Bearer %s"`, key)
+}
+
+// token is the part of a command line that gets a token, where the house makes it.
+func (f *front) token(e *spec.Endpoint) string {
+	if !e.Spec.Auth.Token.Own() || f.managed == "" {
+		return "$TOKEN"
+	}
+	return fmt.Sprintf("$(sluice service get-access-token -n %s -o text --url %s --admin-key-file %s)", e.Metadata.Name, f.managed, f.state.AdminFile())
 }
 
 // body is a request's body for a command line: the endpoint's example, or zeros.

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,7 +35,9 @@ type Options struct {
 	File         string        // specification: a file or a folder
 	HTTP         string        // scoring over HTTP
 	GRPC         string        // scoring over gRPC; empty for none
-	TLS          certs.Files   // of both
+	TLS          certs.Files   // of HTTP, GRPC, Management, and Metrics with tls://
+	LaneTLS      certs.Files   // of lanes with tls://, and Metrics of a scorer
+	Management   string        // keys and tokens; empty for none
 	Metrics      string        // metrics and health; empty for none
 	State        string        // state directory
 	Secret       string        // file of the secret that gateways share; empty keeps one in State
@@ -64,8 +65,11 @@ type front struct {
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
 	grpc     *grpcapi.Server
-	certs    *certs.Certs              // nil serves in plain text
-	specs    map[string]*spec.Endpoint // what is served now
+	keeper   *keeper
+	certs    *certs.Certs // nil serves in plain text
+	keys     *keyring
+	managed  string                                    // URL of the management API; empty for none
+	specs    atomic.Pointer[map[string]*spec.Endpoint] // what is served now
 }
 
 // apply makes s, compiled from endpoints, what requests see.
@@ -73,10 +77,12 @@ func (f *front) apply(s *gateway.Snapshot, endpoints []*spec.Endpoint) {
 	if err := f.compiler.Apply(s); err != nil {
 		f.o.Log.Error("sticky clients may move after a restart", "error", err)
 	}
-	f.specs = map[string]*spec.Endpoint{}
+	specs := map[string]*spec.Endpoint{}
 	for _, e := range endpoints {
-		f.specs[e.Metadata.Name] = e
+		specs[e.Metadata.Name] = e
 	}
+	f.specs.Store(&specs)
+	f.keys.forget(specs)
 }
 
 // newRegistry makes a registry with what every process reports of itself.
@@ -92,6 +98,8 @@ func newFront(o Options) (*front, error) {
 	if f.state, err = state.Open(o.State); err != nil {
 		return nil, err
 	}
+	f.keeper = newKeeper(f.registry, f.state, o.File)
+	f.keys = newKeyring(f.state, o.Out)
 	m := metrics.New(f.registry)
 	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
 	f.registry.MustRegister(f.path)
@@ -99,14 +107,21 @@ func newFront(o Options) (*front, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys, Secret: secret, Slots: f.state, Log: o.Log})
-	if f.certs, err = certs.Load(o.TLS); err != nil {
-		return nil, err
+	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys.find, Secret: secret, Slots: f.state, Log: o.Log})
+	if o.TLS != (certs.Files{}) {
+		if f.certs, err = certs.Load(o.TLS); err != nil {
+			return nil, fmt.Errorf("--tls-cert: %w", err)
+		}
 	}
 	c := httpapi.Config{MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, Version: o.Version, Log: o.Log}
 	g := grpcapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
-		c.TLS, g.TLS = f.certs.Config(), f.certs.Config()
+		if c.TLS, err = f.certs.Server("http/1.1"); err != nil {
+			return nil, fmt.Errorf("--tls-cert: %w", err)
+		}
+		if g.TLS, err = f.certs.Server("h2"); err != nil {
+			return nil, fmt.Errorf("--tls-cert: %w", err)
+		}
 	}
 	if c.Access, err = accessLog(o); err != nil {
 		return nil, err
@@ -136,45 +151,23 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 	if f.certs != nil {
 		go f.certs.Watch(ctx, f.o.Log)
 	}
-	http, err := listen(f.o.HTTP, f.http, failed)
+	http, err := listen(f.o.HTTP, nil, f.http, failed)
 	var grpc, metrics net.Addr
 	if err == nil {
-		grpc, err = listen(f.o.GRPC, f.grpc, failed)
+		grpc, err = listen(f.o.GRPC, nil, f.grpc, failed)
 	}
 	if err == nil {
-		metrics, err = listen(f.o.Metrics, admin(f.registry, f.http.Ready), failed)
+		metrics, err = listen(f.o.Metrics, f.certs, admin(f.registry, f.http.Ready), failed)
+	}
+	var management net.Addr
+	if err == nil {
+		management, err = f.manage(failed)
 	}
 	if err != nil {
 		failed <- err
 		return
 	}
-	f.announce(http, grpc, metrics)
-}
-
-// keys resolves an endpoint's keys. One whose environment variable is not set,
-// and a primary key that is not given at all, is generated and kept.
-func (f *front) keys(e *spec.Endpoint) (primary, secondary string, err error) {
-	k := e.Spec.Auth.Keys
-	if k.Primary == nil {
-		primary, err = f.generated(e.Metadata.Name)
-	} else {
-		primary, err = f.key(k.Primary, e.Metadata.Name)
-	}
-	if err != nil || k.Secondary == nil {
-		return primary, "", err
-	}
-	secondary, err = f.key(k.Secondary, e.Metadata.Name+"-secondary")
-	return primary, secondary, err
-}
-
-// key reads a key from its source; name is what one that is not set is generated
-// and kept under.
-func (f *front) key(s *spec.KeySource, name string) (string, error) {
-	key, err := s.Read(os.LookupEnv)
-	if errors.Is(err, spec.ErrUnset) {
-		return f.generated(name)
-	}
-	return key, err
+	f.announce(http, grpc, metrics, management)
 }
 
 // configure is what turns endpoints into what is served.
@@ -202,14 +195,31 @@ func load(path string, log *slog.Logger) ([]*spec.Endpoint, error) {
 	return endpoints, nil
 }
 
-// run loads the specification, applies it again whenever it changes or SIGHUP
-// comes, and returns when ctx ends or one of the servers fails.
-func run(ctx context.Context, o Options, apply configure, started func(), failed <-chan error) error {
+// first applies the specification; where that cannot be done, what was served last.
+func first(ctx context.Context, o Options, k *keeper, apply configure) ([]*spec.Endpoint, error) {
 	endpoints, err := load(o.File, o.Log)
-	if err != nil {
-		return err
+	if err == nil {
+		if err = apply(ctx, endpoints); err == nil {
+			return endpoints, k.applied(endpoints)
+		}
 	}
-	if err := apply(ctx, endpoints); err != nil {
+	k.failed()
+	kept := k.last()
+	if kept == nil {
+		return nil, err
+	}
+	o.Log.Error("specification not applied; what was served last is", "file", o.File, "error", err)
+	if again := apply(ctx, kept); again != nil {
+		return nil, errors.Join(err, fmt.Errorf("what was served last: %w", again))
+	}
+	return kept, nil
+}
+
+// run applies the specification, applies it again whenever it changes or SIGHUP
+// comes, and returns when ctx ends or one of the servers fails.
+func run(ctx context.Context, o Options, k *keeper, apply configure, started func(), failed <-chan error) error {
+	endpoints, err := first(ctx, o, k, apply)
+	if err != nil {
 		return err
 	}
 	started()
@@ -234,7 +244,7 @@ func run(ctx context.Context, o Options, apply configure, started func(), failed
 		case <-hangup:
 		case <-changed:
 		}
-		if endpoints := reload(ctx, o, apply); endpoints != nil {
+		if endpoints := reload(ctx, o, k, apply); endpoints != nil {
 			keys.Store(keyFiles(endpoints))
 		}
 	}
@@ -255,52 +265,21 @@ func keyFiles(endpoints []*spec.Endpoint) *[]string {
 
 // reload applies the specification anew. One that cannot be applied changes
 // nothing, and nil is returned.
-func reload(ctx context.Context, o Options, apply configure) []*spec.Endpoint {
+func reload(ctx context.Context, o Options, k *keeper, apply configure) []*spec.Endpoint {
 	endpoints, err := load(o.File, o.Log)
 	if err == nil {
 		err = apply(ctx, endpoints)
 	}
 	if err != nil {
+		k.failed()
 		o.Log.Error("specification not applied; what was served before goes on", "file", o.File, "error", err)
 		return nil
 	}
+	if err := k.applied(endpoints); err != nil {
+		o.Log.Error("specification served, and not kept for the next start", "error", err)
+	}
 	o.Log.Info("specification applied", "file", o.File, "endpoints", len(endpoints))
 	return endpoints
-}
-
-// server is something that serves a listener until it is shut down.
-type server interface {
-	Serve(net.Listener) error
-}
-
-// listen starts serving address in the background; an empty one is not served.
-// Errors after that go to failed.
-func listen(address string, s server, failed chan<- error) (net.Addr, error) {
-	if address == "" {
-		return nil, nil
-	}
-	network, address := split(address)
-	if network == "unix" {
-		_ = os.Remove(address) // what a process that was killed left behind
-	}
-	l, err := net.Listen(network, address)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	go func() {
-		if err := s.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	}()
-	return l.Addr(), nil
-}
-
-// split finds the network of an address: unix:///path, or host:port.
-func split(address string) (network, rest string) {
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		return "unix", path
-	}
-	return "tcp", strings.TrimPrefix(address, "tcp://")
 }
 
 // admin is the server of metrics and health.
@@ -321,7 +300,7 @@ func (f *front) drain() error {
 	if err := errors.Join(f.http.Shutdown(ctx), <-grpc); err != nil {
 		return fmt.Errorf("drain: %w; %d requests were cut off", err, f.path.InFlight())
 	}
-	f.path.Close()
 	f.compiler.Close()
+	f.path.Close()
 	return nil
 }

@@ -2,11 +2,13 @@ package serve
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
 
+	"sluice.dev/cmd/internal/certs"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
 	"sluice.dev/scorer"
@@ -23,6 +25,10 @@ func Scorer(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
+	secure, err := laneCerts(ctx, o)
+	if err != nil {
+		return err
+	}
 	s := newShelf(set.Start)
 	server := lane.NewServer(lane.ServerConfig{MaxBody: o.MaxBody, Log: o.Log}, s)
 	defer server.Close()
@@ -38,10 +44,10 @@ func Scorer(ctx context.Context, o Options) error {
 		return nil
 	}
 	started := func() {
-		at, err := listen(o.Listen, server, failed)
+		at, err := listen(o.Listen, secure, server, failed, lane.Protocol)
 		var metrics net.Addr
 		if err == nil {
-			metrics, err = listen(o.Metrics, admin(registry, func() bool { return !draining.Load() }), failed)
+			metrics, err = listen(o.Metrics, secure, admin(registry, func() bool { return !draining.Load() }), failed)
 		}
 		if err != nil {
 			failed <- err
@@ -49,7 +55,7 @@ func Scorer(ctx context.Context, o Options) error {
 		}
 		o.Log.Info("serving", "lane", text(at), "metrics", text(metrics))
 	}
-	if err := run(ctx, o, apply, started, failed); err != nil {
+	if err := run(ctx, o, newKeeper(registry, "", o.File), apply, started, failed); err != nil {
 		return err
 	}
 	draining.Store(true)
@@ -59,6 +65,20 @@ func Scorer(ctx context.Context, o Options) error {
 		return fmt.Errorf("drain: %w", err)
 	}
 	return nil
+}
+
+// laneCerts are the certificates of lanes, nil where there are none; they are kept
+// as their files are until ctx ends.
+func laneCerts(ctx context.Context, o Options) (*certs.Certs, error) {
+	if o.LaneTLS == (certs.Files{}) {
+		return nil, nil
+	}
+	c, err := certs.Load(o.LaneTLS)
+	if err != nil {
+		return nil, fmt.Errorf("--lane-tls-cert: %w", err)
+	}
+	go c.Watch(ctx, o.Log)
+	return c, nil
 }
 
 // shelf finds the version that a gateway means by an offer's number. A number is
@@ -118,12 +138,16 @@ func Gateway(ctx context.Context, o Options) error {
 	if len(o.Scorers) == 0 {
 		return fmt.Errorf("no scorer; name at least one with --scorer unix:///PATH or --scorer HOST:PORT")
 	}
+	secure, err := laneCerts(ctx, o)
+	if err != nil {
+		return err
+	}
 	f, err := newFront(o)
 	if err != nil {
 		return err
 	}
-	d := &directory{path: f.path, replicas: map[*lane.Client][]*lane.Remote{}}
-	failed := make(chan error, 3)
+	d := &directory{path: f.path, certs: secure, replicas: map[*lane.Client][]*lane.Remote{}}
+	failed := make(chan error, 4)
 	apply := func(_ context.Context, endpoints []*spec.Endpoint) error {
 		s, err := f.compiler.Compile(endpoints)
 		if err != nil {
@@ -140,7 +164,7 @@ func Gateway(ctx context.Context, o Options) error {
 		}
 		f.start(ctx, failed)
 	}
-	err = run(ctx, o, apply, started, failed)
+	err = run(ctx, o, f.keeper, apply, started, failed)
 	if err == nil {
 		err = f.drain()
 	}
@@ -152,7 +176,8 @@ func Gateway(ctx context.Context, o Options) error {
 
 // directory knows which scorers offer which versions, and keeps the pools so.
 type directory struct {
-	path *gateway.Path
+	path  *gateway.Path
+	certs *certs.Certs // of lanes; nil believes whom this machine does
 
 	mu       sync.Mutex
 	replicas map[*lane.Client][]*lane.Remote
@@ -162,9 +187,9 @@ type directory struct {
 func (d *directory) dial(address string, o Options) *lane.Client {
 	var c *lane.Client
 	ready := make(chan struct{})
-	network, rest := split(address)
+	network, rest, secure := split(address)
 	c = lane.Dial(lane.ClientConfig{
-		Network: network, Address: rest, Log: o.Log,
+		Network: network, Address: rest, Log: o.Log, TLS: d.tls(rest, secure),
 		OnOffers: func(remotes []*lane.Remote) {
 			<-ready
 			d.set(c, remotes)
@@ -172,6 +197,18 @@ func (d *directory) dial(address string, o Options) *lane.Client {
 	})
 	close(ready)
 	return c
+}
+
+// tls is how a lane to address is encrypted; nil if it is not.
+func (d *directory) tls(address string, secure bool) func() *tls.Config {
+	if !secure {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	return func() *tls.Config { return d.certs.Client(host, lane.Protocol) }
 }
 
 // set records what one scorer offers now.

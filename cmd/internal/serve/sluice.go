@@ -26,12 +26,12 @@ func Sluice(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
 		return f.applyLocal(ctx, set, endpoints)
 	}
 	started := func() { f.start(ctx, failed) }
-	if err := run(ctx, o, apply, started, failed); err != nil {
+	if err := run(ctx, o, f.keeper, apply, started, failed); err != nil {
 		return err
 	}
 	return f.drain()

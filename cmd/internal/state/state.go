@@ -36,6 +36,18 @@ func (d Dir) Key(name string, generate func() string) (key string, fresh bool, e
 	return kept(d.KeyFile(name), generate)
 }
 
+// SetKey keeps a key under a name, in place of the one that was.
+func (d Dir) SetKey(name, key string) error { return write(d.KeyFile(name), []byte(key+"\n")) }
+
+// AdminFile is where the management key is kept, in plain text.
+func (d Dir) AdminFile() string { return filepath.Join(string(d), "admin-key") }
+
+// Admin returns the kept management key, or keeps and returns the one that generate
+// makes; fresh says that it was made now.
+func (d Dir) Admin(generate func() string) (key string, fresh bool, err error) {
+	return kept(d.AdminFile(), generate)
+}
+
 // kept is the text in a file, or what generate makes and the file then has.
 func kept(path string, generate func() string) (text string, fresh bool, err error) {
 	data, err := os.ReadFile(path)
@@ -99,6 +111,14 @@ func (d Dir) SaveSlots(endpoint string, s *router.Slots) error {
 	}
 	return write(d.slotFile(endpoint), append(text, '\n'))
 }
+
+func (d Dir) goodFile() string { return filepath.Join(string(d), "last-good.yaml") }
+
+// KeepGood keeps the specification that is served.
+func (d Dir) KeepGood(text []byte) error { return write(d.goodFile(), text) }
+
+// LastGood is what was kept last.
+func (d Dir) LastGood() ([]byte, error) { return os.ReadFile(d.goodFile()) }
 
 // write replaces a file as a whole, so that a crash leaves the old or the new one.
 func write(path string, data []byte) error {

@@ -1,0 +1,56 @@
+package cmd
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// Lanes and metrics are encrypted where their address says so, and who has no
+// certificate of the right authority is left out at both ends.
+func TestLanesAreEncrypted(t *testing.T) {
+	ca, dir := newAuthority(t), t.TempDir()
+	files := func(name string, a *authority) []string {
+		t.Helper()
+		_, cert, key := a.sign(2)
+		list := []string{"--lane-tls-cert", name + ".pem", "--lane-tls-key", name + ".key", "--lane-tls-ca", "ca.pem"}
+		for i, data := range map[int][]byte{1: cert, 3: key, 5: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})} {
+			list[i] = filepath.Join(dir, list[i])
+			if err := os.WriteFile(list[i], data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return list
+	}
+	lane, admin := free(t), free(t)
+	start(t, "scorer", append(files("scorer", ca), "--file", digits+"endpoint.yaml", "--listen", "tls://"+lane, "--metrics", "tls://"+admin)...)
+	gateway := func(lanes []string) (http, admin string) {
+		http, admin = free(t), free(t)
+		start(t, "gateway", append(lanes, "--file", digits+"endpoint.yaml", "--scorer", "tls://"+lane, "--http", http, "--metrics", admin, "--state", t.TempDir())...)
+		return http, admin
+	}
+	_, stranger := gateway(files("stranger", newAuthority(t)))
+	_, nobody := gateway([]string{"--lane-tls-ca", filepath.Join(dir, "ca.pem")})
+	served, mine := gateway(files("gateway", ca))
+	eventually(t, "ready", ready(mine))
+	count(t, "http://"+served, 20)
+	for what, admin := range map[string]string{"another authority's": stranger, "no": nobody} {
+		eventually(t, "started", func() bool { _, err := call("GET", "http://"+admin+"/healthz", nil); return err == nil })
+		if ready(admin)() {
+			t.Errorf("a gateway with %s certificate was let in", what)
+		}
+	}
+	client, _, _ := ca.sign(3)
+	secure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{client}}, DisableKeepAlives: true}}
+	resp, err := secure.Get("https://" + admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("metrics over TLS: %s", resp.Status)
+	}
+}

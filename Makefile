@@ -2,6 +2,7 @@
 PYTHON      ?= python3
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
+TOOLS       := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/tools
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS     := -X sluice.dev/cmd/internal/cli.Version=$(VERSION)
 
@@ -33,11 +34,11 @@ models: setup
 	@go run ./bench/models/fetch
 
 .PHONY: test
-test: models ## Set up and run all tests
+test: models clients ## Set up and run all tests
 	go test -timeout 5m ./...
 
 .PHONY: race
-race: models ## Run all tests with the race detector
+race: models clients ## Run all tests with the race detector
 	go test -race -timeout 10m ./...
 
 PEERS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/peers
@@ -54,6 +55,29 @@ check: tools ## Check format, vet, lint and the import order
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go test ./cmd -run Dependencies
+
+# The name of the clients' environment changes with what is in it; bench/clients/clients_test.go finds it so.
+CLIENTS     = $(TOOLS)/clients-$(shell sha256sum bench/clients/requirements.txt | cut -c1-12)
+
+.PHONY: clients
+clients: tools
+	@test -e $(CLIENTS)/done || { $(PYTHON) -m venv --clear $(CLIENTS) && \
+	  $(CLIENTS)/bin/python -m pip install --quiet --require-hashes -r bench/clients/requirements.txt && touch $(CLIENTS)/done; } || \
+	  echo "the Python clients could not be fetched (no network?); the tests with them are skipped"
+
+PROTOC     := $(TOOLS)/protoc-1.85.1/bin/python
+PROTOS     := $(wildcard gateway/grpcapi/*/*.proto)
+
+$(PROTOC):
+	$(PYTHON) -m venv $(TOOLS)/protoc-1.85.1
+	$(PROTOC) -m pip install --quiet grpcio-tools==1.85.1
+
+.PHONY: proto
+proto: $(PROTOC) ## Generate the Go code of the .proto files
+	GOBIN=$(TOOLS) go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+	GOBIN=$(TOOLS) go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+	PATH=$(TOOLS):$$PATH $(PROTOC) -m grpc_tools.protoc -I. --go_out=. --go_opt=module=sluice.dev \
+	  --go-grpc_out=. --go-grpc_opt=module=sluice.dev,require_unimplemented_servers=false $(PROTOS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every target for FUZZTIME each

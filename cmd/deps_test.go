@@ -25,11 +25,12 @@ var order = map[string][]string{
 	"accel/ort/library":       {"accel/ort/library/wheel"},
 	"accel/ort/library/wheel": {},
 
-	"scorer":       {"accel/tensor"}, // an offer has a signature
-	"scorer/batch": {"scorer", "accel", "accel/tensor"},
-	"scorer/codec": {"scorer", "accel/tensor"},
-	"scorer/lane":  {"scorer"},
-	"scorer/model": {"scorer", "scorer/batch", "scorer/codec", "accel", "accel/tensor"},
+	"scorer":            {"accel/tensor"}, // an offer has a signature
+	"scorer/batch":      {"scorer", "accel", "accel/tensor"},
+	"scorer/codec":      {"scorer", "scorer/codec/wire", "accel/tensor"},
+	"scorer/codec/wire": {},
+	"scorer/lane":       {"scorer"},
+	"scorer/model":      {"scorer", "scorer/batch", "scorer/codec", "accel", "accel/tensor"},
 
 	"auth":        {},
 	"auth/apikey": {"auth"},
@@ -43,9 +44,13 @@ var order = map[string][]string{
 	"gateway/limit":   {"scorer"},
 	"gateway/mirror":  {"scorer", "scorer/codec"}, // reads answers, after the path is done with them
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics", "gateway/mirror"},
+	"gateway/header":  {"scorer"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
-	"gateway/httpapi":  {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
-	"gateway/snapshot": {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
+	"gateway/httpapi":             {"gateway", "gateway/header", "scorer", "scorer/codec", "auth", "accel/tensor"},
+	"gateway/grpcapi":             {"auth", "gateway", "gateway/header", "gateway/grpcapi/inferencepb", "gateway/grpcapi/tfservingpb", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},
+	"gateway/grpcapi/inferencepb": {},
+	"gateway/grpcapi/tfservingpb": {},
+	"gateway/snapshot":            {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
 
 	// It gives pools their replicas. Only bodies that go over gRPC are read.
 	"gateway/upstream": {"gateway", "scorer", "scorer/codec", "accel/tensor"},
@@ -53,6 +58,7 @@ var order = map[string][]string{
 	"deploy/spec": {},
 	"deploy/api":  {"auth/apikey"}, // its own key is checked as all are
 
+	"bench/clients":      {}, // tests alone
 	"bench/load":         {},
 	"bench/wide":         {},
 	"bench/models":       {"accel/ort/library/wheel"},

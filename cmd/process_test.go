@@ -68,6 +68,9 @@ func start(t *testing.T, name string, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if slices.Contains(args, "--http") && !slices.Contains(args, "--grpc") {
+		args = append(args, "--grpc", "") // its default is a fixed port
+	}
 	if name != "scorer" && !slices.Contains(args, "--management") {
 		args = append(args, "--management", "") // several run at a time
 	}

@@ -108,6 +108,27 @@ func (e *Endpoint) Ready() bool {
 	return true
 }
 
+// Ready reports whether there is an endpoint that can serve.
+func (s *Snapshot) Ready() bool {
+	for _, e := range s.endpoints {
+		if e.Ready() {
+			return true
+		}
+	}
+	return false
+}
+
+// AllReady reports whether every endpoint can serve, which is what the Open Inference
+// Protocol calls a ready server.
+func (s *Snapshot) AllReady() bool {
+	for _, e := range s.endpoints {
+		if !e.Ready() {
+			return false
+		}
+	}
+	return true
+}
+
 // Swap makes s the current snapshot and returns when no request sees the one
 // before any more.
 func (p *Path) Swap(s *Snapshot) {

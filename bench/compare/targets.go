@@ -142,7 +142,7 @@ func (p *processes) sluice(dir, name, model, more string, flags ...string) (*tar
 		return nil, err
 	}
 	http, admin := free(), free()
-	args := append([]string{"serve", "--file", file, "--http", http, "--metrics", admin, "--management", "", "--state", dir}, flags...)
+	args := append([]string{"serve", "--file", file, "--http", http, "--grpc", "", "--metrics", admin, "--management", "", "--state", dir}, flags...)
 	pid, err := p.start(filepath.Join(*binaries, "sluice"), args...)
 	if err != nil {
 		return nil, err
@@ -161,7 +161,7 @@ func (p *processes) pair(dir, model string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	gateway, err := p.start(filepath.Join(*binaries, "gateway"), "--file", file, "--scorer", lane, "--http", http, "--metrics", admin, "--management", "", "--state", dir)
+	gateway, err := p.start(filepath.Join(*binaries, "gateway"), "--file", file, "--scorer", lane, "--http", http, "--grpc", "", "--metrics", admin, "--management", "", "--state", dir)
 	if err != nil {
 		return nil, err
 	}

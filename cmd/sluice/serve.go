@@ -9,7 +9,7 @@ import (
 
 func serveCommand() *cobra.Command {
 	var o serve.Options
-	var format, level, grpc string
+	var format, level string
 	c := &cobra.Command{
 		Use: "serve --file FILE", Short: "Serve endpoints on this machine: gateway and scorer in one process", Args: cobra.NoArgs,
 		Long: `Serve the endpoints of a specification: gateway and scorer in one process.
@@ -22,15 +22,11 @@ requests that it has, and ends.`,
 			if err := cli.Finish(c, &o, format, level); err != nil {
 				return err
 			}
-			if c.Flags().Changed("grpc") && grpc != "" {
-				o.Log.Warn("gRPC is not served by this release; nothing listens there", "grpc", grpc)
-			}
 			return serve.Sluice(c.Context(), o)
 		},
 	}
 	cli.Process(c, &o, &format, &level)
 	cli.Front(c, &o)
 	cli.Models(c, &o)
-	c.Flags().StringVar(&grpc, "grpc", "", "address of scoring over gRPC: reserved, not served by this release")
 	return c
 }

@@ -9,6 +9,7 @@ import (
 
 	"sluice.dev/auth"
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
 	"sluice.dev/scorer/codec"
 )
@@ -99,11 +100,11 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t
 func identify(out *fasthttp.Response, h *headers) {
 	var fresh [36]byte
 	id := h.requestID
-	if len(id) == 0 || len(id) > maxID {
-		id = appendID(fresh[:0])
+	if len(id) == 0 || len(id) > header.MaxID {
+		id = header.AppendID(fresh[:0])
 	}
 	out.Header.SetCanonical(keyRequest, id)
-	if len(h.clientID) == 0 || len(h.clientID) > maxID {
+	if len(h.clientID) == 0 || len(h.clientID) > header.MaxID {
 		out.Header.SetCanonical(keyMSRequest, id)
 		return
 	}

@@ -1,19 +1,14 @@
 package httpapi
 
 import (
-	"encoding/hex"
-	"math/rand/v2"
 	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
+	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
 )
-
-// maxID is the longest request id in bytes that is taken; a longer one is
-// answered with 431, as Azure ML's server does.
-const maxID = 100
 
 // headers are what the path wants to know of a request's headers. The bytes are
 // the request's.
@@ -40,7 +35,7 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 		switch string(k) {
 		case "Authorization":
 			h.several = h.credential != nil
-			h.credential = bearer(v)
+			h.credential = header.Bearer(v)
 		case "X-Api-Key":
 			key = v
 		case "Azureml-Model-Deployment":
@@ -64,7 +59,7 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 		case "X-Sluice-Mirror":
 			h.mirror = v
 		case "Traceparent":
-			h.trace = traceparent(v)
+			h.trace = header.Trace(v)
 		case "Content-Encoding":
 			h.encoded = len(v) > 0 && string(v) != "identity"
 		}
@@ -72,25 +67,6 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 	if len(h.credential) == 0 {
 		h.credential = key
 	}
-}
-
-// bearer is the credential of an Authorization header: with the scheme Bearer,
-// or bare, as Azure ML's gRPC clients send it.
-func bearer(v []byte) []byte {
-	const scheme = "bearer "
-	if len(v) < len(scheme) {
-		return v
-	}
-	for i := range len(scheme) {
-		c := v[i]
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		if c != scheme[i] {
-			return v
-		}
-	}
-	return v[len(scheme):]
 }
 
 // natural parses a decimal number of up to 9 digits; -2 if v is none.
@@ -106,39 +82,6 @@ func natural(v []byte) int {
 		n = n*10 + int(c-'0')
 	}
 	return n
-}
-
-// traceparent parses the W3C header of version 00; the zero Trace if v is none.
-// Source: https://www.w3.org/TR/trace-context/#traceparent-header
-func traceparent(v []byte) (t scorer.Trace) {
-	if len(v) != 55 || v[0] != '0' || v[1] != '0' || v[2] != '-' || v[35] != '-' || v[52] != '-' {
-		return t
-	}
-	var flags [1]byte
-	for _, part := range []struct{ dst, src []byte }{{t.TraceID[:], v[3:35]}, {t.SpanID[:], v[36:52]}, {flags[:], v[53:]}} {
-		if _, err := hex.Decode(part.dst, part.src); err != nil {
-			return scorer.Trace{}
-		}
-	}
-	t.Flags = flags[0]
-	return t
-}
-
-// appendID appends a new request id, a random UUID.
-func appendID(dst []byte) []byte {
-	var b [16]byte
-	hi, lo := rand.Uint64(), rand.Uint64()
-	for i := range 8 {
-		b[i], b[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
-	}
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	for i, at := range [...][2]int{{0, 4}, {4, 6}, {6, 8}, {8, 10}, {10, 16}} {
-		if i > 0 {
-			dst = append(dst, '-')
-		}
-		dst = hex.AppendEncode(dst, b[at[0]:at[1]])
-	}
-	return dst
 }
 
 // appendMillis appends d in milliseconds with three decimals.

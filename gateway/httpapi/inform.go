@@ -27,7 +27,7 @@ func (s *Server) inform(ctx *fasthttp.RequestCtx, t target) {
 	case opLive:
 		reply(ctx, fasthttp.StatusOK, map[string]bool{"live": true})
 	case opReady:
-		ready := s.allReady()
+		ready := !s.draining.Load() && s.path.Snapshot().AllReady()
 		reply(ctx, readyCode(ready), map[string]bool{"ready": ready})
 	case opModels:
 		reply(ctx, fasthttp.StatusOK, map[string][]string{"models": slices.Sorted(maps.Keys(s.path.Snapshot().Endpoints()))})

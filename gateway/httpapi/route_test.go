@@ -5,8 +5,6 @@ import (
 	"net/url"
 	"testing"
 	"time"
-
-	"sluice.dev/scorer"
 )
 
 func TestParse(t *testing.T) {
@@ -90,16 +88,6 @@ func FuzzRoute(f *testing.F) {
 	})
 }
 
-func TestBearer(t *testing.T) {
-	for in, want := range map[string]string{
-		"Bearer abc": "abc", "bearer abc": "abc", "BEARER abc": "abc", "abc": "abc", "": "", "Bearer ": "", "Basic abc": "Basic abc",
-	} {
-		if got := bearer([]byte(in)); string(got) != want {
-			t.Errorf("bearer(%q) = %q; want %q", in, got, want)
-		}
-	}
-}
-
 func TestNatural(t *testing.T) {
 	for in, want := range map[string]int{
 		"0": 0, "12": 12, "007": 7, "999999999": 999999999, "": -2, "-1": -2, "+1": -2, "1.0": -2, "1x": -2, "0x1": -2, "9999999999": -2, " 1": -2,
@@ -107,26 +95,6 @@ func TestNatural(t *testing.T) {
 		if got := natural([]byte(in)); got != want {
 			t.Errorf("natural(%q) = %d; want %d", in, got, want)
 		}
-	}
-}
-
-func TestTraceparent(t *testing.T) {
-	got := traceparent([]byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
-	if got.TraceID[0] != 0x0a || got.TraceID[15] != 0x9c || got.SpanID[0] != 0xb7 || got.Flags != 1 {
-		t.Errorf("parsed %x", got)
-	}
-	for _, bad := range []string{"", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0", "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-		"00-0af7651916cd43dd8448eb211c80319g-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01"} {
-		if got := traceparent([]byte(bad)); got != (scorer.Trace{}) {
-			t.Errorf("traceparent(%q) = %x; want none", bad, got)
-		}
-	}
-}
-
-func TestIDsAreUUIDs(t *testing.T) {
-	a, b := appendID(nil), appendID(nil)
-	if bytes.Equal(a, b) || len(a) != 36 || a[14] != '4' || !bytes.ContainsRune([]byte("89ab"), rune(a[19])) {
-		t.Errorf("ids %s and %s", a, b)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"sluice.dev/auth"
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
 )
 
@@ -140,27 +141,7 @@ func (s *Server) Drain() { s.draining.Store(true) }
 
 // Ready reports whether the server wants traffic: it is not draining, and there
 // is an endpoint that can serve.
-func (s *Server) Ready() bool {
-	if s.draining.Load() {
-		return false
-	}
-	for _, e := range s.path.Snapshot().Endpoints() {
-		if e.Ready() {
-			return true
-		}
-	}
-	return false
-}
-
-// allReady is what the Open Inference Protocol calls a ready server.
-func (s *Server) allReady() bool {
-	for _, e := range s.path.Snapshot().Endpoints() {
-		if !e.Ready() {
-			return false
-		}
-	}
-	return !s.draining.Load()
-}
+func (s *Server) Ready() bool { return !s.draining.Load() && s.path.Snapshot().Ready() }
 
 // Shutdown stops listening and returns when every request has its answer and
 // every connection is closed, or with ctx's error.
@@ -218,7 +199,7 @@ func (s *Server) recovered(ctx *fasthttp.RequestCtx) {
 func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 	var h headers
 	h.read(&ctx.Request.Header)
-	if len(h.requestID) > maxID || len(h.clientID) > maxID {
+	if len(h.requestID) > header.MaxID || len(h.clientID) > header.MaxID {
 		s.refuse(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, "a request id has at most 100 characters")
 		return
 	}

@@ -42,6 +42,10 @@ func ReadAnswer(kind scorer.Kind, headLength int, body []byte) (Answer, error) {
 		})
 	case scorer.AML:
 		r.aml()
+	case scorer.GRPC:
+		return readGRPC(body)
+	case scorer.TFServing:
+		return readTF(body)
 	default:
 		return nil, scorer.Errorf(scorer.Unsupported, "answers of this kind cannot be read")
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"sluice.dev/accel/tensor"
+	pb "sluice.dev/gateway/grpcapi/inferencepb"
+	tfpb "sluice.dev/gateway/grpcapi/tfservingpb"
 	"sluice.dev/scorer"
 )
 
@@ -431,6 +433,8 @@ func TestAnswersAreReadBackAsTheyWereWritten(t *testing.T) {
 	f(scorer.Raw, string(floats(1, 2, 3)), nil)
 	f(scorer.AML, `{"data":[1,2,3]}`, nil)
 	f(scorer.AML, `{"Inputs":{"data":[1,2,3]}}`, nil)
+	f(scorer.GRPC, string(marshal(t, &pb.ModelInferRequest{Inputs: []*grpcInput{floatInput(func(*grpcInput) {})}})), nil)
+	f(scorer.TFServing, string(tfOne(t, "input", &tfpb.TensorProto{Dtype: tfpb.DataType_DT_FLOAT, TensorShape: tfShape(1, 3)})), nil)
 }
 
 func TestNumbersOfEveryTypeAreReadBack(t *testing.T) {
@@ -462,6 +466,12 @@ func FuzzReadAnswer(f *testing.F) {
 	f.Add(uint8(scorer.OIP), 0, []byte(`{"outputs":[{"name":"p","datatype":"FP32","shape":[1,2],"data":[1,NaN]}]}`))
 	f.Add(uint8(scorer.OIP), 88, []byte(`{"outputs":[{"name":"p","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":5}}]}`+"\x01\x00\x00\x00a"))
 	f.Add(uint8(scorer.AML), 0, []byte(`{"Results":{"a":[[1,2],[3,"x"]],"b":true}}`))
+	f.Add(uint8(scorer.GRPC), 0, marshal(f, &pb.ModelInferResponse{
+		Outputs: []*pb.ModelInferResponse_InferOutputTensor{{Name: "p", Datatype: "FP32", Shape: []int64{1}}}, RawOutputContents: [][]byte{floats(1)},
+	}))
+	f.Add(uint8(scorer.TFServing), 0, marshal(f, &tfpb.PredictResponse{Outputs: map[string]*tfpb.TensorProto{
+		"p": {Dtype: tfpb.DataType_DT_FLOAT, TensorShape: tfShape(1), FloatVal: []float32{1}},
+	}}))
 	f.Fuzz(func(t *testing.T, kind uint8, head int, body []byte) {
 		a, err := ReadAnswer(scorer.Kind(kind), head, body)
 		if err != nil {

@@ -172,6 +172,21 @@ func TestAClosedVersionFinishesWhatItHas(t *testing.T) {
 	}
 }
 
+// The rows of one request are copied by several workers at a time.
+func TestALargeRequestRunsOnAllSlotsTogether(t *testing.T) {
+	_, v := single(t, &device{}, 64)
+	const rows = 64 << 10
+	head := fmt.Sprintf(`{"inputs":[{"name":"input","shape":[%d,64],"datatype":"FP32","parameters":{"binary_data_size":%d}}]}`, rows, rows*256)
+	req := request(time.Minute)
+	req.HeadLength, req.Body = len(head), append([]byte(head), make([]byte, rows*256)...)
+	for range 10 {
+		var resp scorer.Response
+		if v.Score(req, &resp); resp.Status != scorer.OK || resp.Rows != rows {
+			t.Fatalf("answered %v %.100s", resp.Status, resp.Body)
+		}
+	}
+}
+
 func TestWhatCannotBeLoadedIsNamedAndLeavesNothing(t *testing.T) {
 	d := &device{}
 	s := newTestSet(t, d)

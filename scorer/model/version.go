@@ -82,6 +82,10 @@ type local struct {
 	wait   *scorer.Waiter
 	ticket scorer.Ticket
 
+	// held is locked between Hold and Release: a wait can be claimed by one only, and
+	// the parts of a large request are copied by several.
+	held sync.Mutex
+
 	// The answer, copied from the device's memory by Done.
 	out    []tensor.Tensor
 	shapes []int64
@@ -147,10 +151,20 @@ func (l *local) free() {
 }
 
 // Hold implements batch.Owner.
-func (l *local) Hold(*batch.Job) bool { return l.wait.Claim(l.ticket) }
+func (l *local) Hold(*batch.Job) bool {
+	l.held.Lock()
+	if l.wait.Claim(l.ticket) {
+		return true
+	}
+	l.held.Unlock()
+	return false
+}
 
 // Release implements batch.Owner.
-func (l *local) Release(*batch.Job) { l.wait.Release(l.ticket) }
+func (l *local) Release(*batch.Job) {
+	l.wait.Release(l.ticket)
+	l.held.Unlock()
+}
 
 // Done implements batch.Owner: the answer is copied, so that the caller encodes
 // it on its own goroutine while the device goes on.

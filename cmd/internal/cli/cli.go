@@ -83,10 +83,11 @@ func Process(c *cobra.Command, o *serve.Options, format, level *string) {
 func Front(c *cobra.Command, o *serve.Options) {
 	f := c.Flags()
 	f.StringVar(&o.HTTP, "http", "127.0.0.1:8000", "address of scoring over HTTP")
+	f.StringVar(&o.GRPC, "grpc", "127.0.0.1:8001", "address of scoring over gRPC; empty for none")
 	f.StringVar(&o.AccessLog, "access-log", "", "file to which scoring requests are appended as JSON; - is standard output, empty is none")
 	f.Float64Var(&o.AccessShare, "access-log-share", 1, "share of the served requests that the access log gets, 0 to 1; it gets all that failed with a status of 500 or more")
 	f.Int64Var(&o.MaxLarge, "max-large", 1<<30, "most bytes, in sum and at a time, of bodies over 64 KiB; above that they get 503")
-	f.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM file of the certificate and its chain; with it scoring and management are served over HTTPS, and a changed file is served at once")
+	f.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM file of the certificate and its chain; with it scoring and management are served over TLS, and a changed file is served at once")
 	f.StringVar(&o.TLS.Key, "tls-key", "", "PEM file of the certificate's key")
 	f.StringVar(&o.TLS.Authority, "tls-client-ca", "", "PEM file of the authority whose certificates clients must have; empty asks for none")
 	f.StringVar(&o.Management, "management", "127.0.0.1:8003", "address of the management API: keys and tokens, for who has the key in the state directory; empty for none")

@@ -18,9 +18,9 @@ import (
 const exampleRequest = "sluice.dev/example-request"
 
 // announce tells people how to use what is served now.
-func (f *front) announce(http, metrics, management net.Addr) {
+func (f *front) announce(http, grpc, metrics, management net.Addr) {
 	specs := *f.specs.Load()
-	f.o.Log.Info("serving", "http", text(http), "metrics", text(metrics), "management", text(management), "endpoints", len(specs))
+	f.o.Log.Info("serving", "http", text(http), "grpc", text(grpc), "metrics", text(metrics), "management", text(management), "endpoints", len(specs))
 	if http == nil {
 		return
 	}

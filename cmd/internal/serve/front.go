@@ -24,6 +24,7 @@ import (
 	"sluice.dev/cmd/internal/watch"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/grpcapi"
 	"sluice.dev/gateway/httpapi"
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/gateway/snapshot"
@@ -33,7 +34,8 @@ import (
 type Options struct {
 	File         string        // specification: a file or a folder
 	HTTP         string        // scoring over HTTP
-	TLS          certs.Files   // of HTTP, Management, and Metrics with tls://
+	GRPC         string        // scoring over gRPC; empty for none
+	TLS          certs.Files   // of HTTP, GRPC, Management, and Metrics with tls://
 	LaneTLS      certs.Files   // of lanes with tls://, and Metrics of a scorer
 	Management   string        // keys and tokens; empty for none
 	Metrics      string        // metrics and health; empty for none
@@ -62,9 +64,10 @@ type front struct {
 	path     *gateway.Path
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
+	grpc     *grpcapi.Server
 	keeper   *keeper
 	others   *upstreams
-	certs    *certs.Certs // nil serves plain HTTP
+	certs    *certs.Certs // nil serves in plain text
 	keys     *keyring
 	managed  string                                    // URL of the management API; empty for none
 	specs    atomic.Pointer[map[string]*spec.Endpoint] // what is served now
@@ -113,15 +116,19 @@ func newFront(o Options) (*front, error) {
 		}
 	}
 	c := httpapi.Config{MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, Version: o.Version, Log: o.Log}
+	g := grpcapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
 		if c.TLS, err = f.certs.Server("http/1.1"); err != nil {
+			return nil, fmt.Errorf("--tls-cert: %w", err)
+		}
+		if g.TLS, err = f.certs.Server("h2"); err != nil {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
 		}
 	}
 	if c.Access, err = accessLog(o); err != nil {
 		return nil, err
 	}
-	f.http = httpapi.New(f.path, c)
+	f.http, f.grpc = httpapi.New(f.path, c), grpcapi.New(f.path, g)
 	return f, nil
 }
 
@@ -147,7 +154,10 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 		go f.certs.Watch(ctx, f.o.Log)
 	}
 	http, err := listen(f.o.HTTP, nil, f.http, failed)
-	var metrics net.Addr
+	var grpc, metrics net.Addr
+	if err == nil {
+		grpc, err = listen(f.o.GRPC, nil, f.grpc, failed)
+	}
 	if err == nil {
 		metrics, err = listen(f.o.Metrics, f.certs, admin(f.registry, f.http.Ready), failed)
 	}
@@ -159,7 +169,7 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 		failed <- err
 		return
 	}
-	f.announce(http, metrics, management)
+	f.announce(http, grpc, metrics, management)
 }
 
 // configure is what turns endpoints into what is served.
@@ -283,10 +293,13 @@ func admin(r prometheus.Gatherer, ready func() bool) *http.Server {
 func (f *front) drain() error {
 	f.o.Log.Info("draining", "in_flight", f.path.InFlight())
 	f.http.Drain()
+	f.grpc.Drain()
 	time.Sleep(f.o.DrainDelay) // whoever routes here has this long to notice
 	ctx, cancel := context.WithTimeout(context.Background(), f.o.DrainTimeout)
 	defer cancel()
-	if err := f.http.Shutdown(ctx); err != nil {
+	grpc := make(chan error, 1)
+	go func() { grpc <- f.grpc.Shutdown(ctx) }()
+	if err := errors.Join(f.http.Shutdown(ctx), <-grpc); err != nil {
 		return fmt.Errorf("drain: %w; %d requests were cut off", err, f.path.InFlight())
 	}
 	f.compiler.Close()

@@ -147,7 +147,7 @@ func Gateway(ctx context.Context, o Options) error {
 		return err
 	}
 	d := &directory{path: f.path, certs: secure, replicas: map[*lane.Client][]*lane.Remote{}}
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
 		s, err := f.compiler.Compile(endpoints)
 		if err != nil {

@@ -26,7 +26,7 @@ func Sluice(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
 		return f.applyLocal(ctx, set, endpoints)
 	}

@@ -1,0 +1,274 @@
+// Package clients runs the clients that other servers' users have, unchanged, against
+// the commands: tritonclient over gRPC and HTTP, ovmsclient for TF Serving, grpcurl.
+package clients
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"sluice.dev/accel/tensor"
+	"sluice.dev/gateway/grpcapi/inferencepb"
+)
+
+const (
+	key     = "a-key-for-tests-0123456789"
+	grpcurl = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
+)
+
+// python is the interpreter that has the clients; see the Makefile's target clients.
+func python(t *testing.T) string {
+	t.Helper()
+	list, err := os.ReadFile("requirements.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(cache, "sluice", "tools", fmt.Sprintf("clients-%x", sha256.Sum256(list))[:20])
+	if _, err := os.Stat(filepath.Join(folder, "done")); err != nil {
+		t.Skip("the Python clients are not installed; `make clients` fetches them")
+	}
+	return filepath.Join(folder, "bin", "python")
+}
+
+// onnxTypes are ONNX's numbers of the element types.
+var onnxTypes = map[tensor.DType]uint64{
+	tensor.Float32: 1, tensor.Uint8: 2, tensor.Int8: 3, tensor.Uint16: 4, tensor.Int16: 5, tensor.Int32: 6, tensor.Int64: 7,
+	tensor.Bytes: 8, tensor.Bool: 9, tensor.Float64: 11, tensor.Uint32: 12, tensor.Uint64: 13,
+}
+
+// message is a protocol buffer that is written. Field numbers are those of
+// https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+type message []byte
+
+func (m message) number(field protowire.Number, v uint64) message {
+	return protowire.AppendVarint(protowire.AppendTag(m, field, protowire.VarintType), v)
+}
+
+func (m message) bytes(field protowire.Number, v []byte) message {
+	return protowire.AppendBytes(protowire.AppendTag(m, field, protowire.BytesType), v)
+}
+
+// value declares a tensor [N,width].
+func value(name string, onnxType, width uint64) message {
+	shape := message(nil).bytes(1, message(nil).bytes(2, []byte("N"))).bytes(1, message(nil).number(1, width))
+	kind := message(nil).bytes(1, message(nil).number(1, onnxType).bytes(2, shape))
+	return message(nil).bytes(1, []byte(name)).bytes(2, kind)
+}
+
+func node(op, out string, in ...string) (m message) {
+	for _, name := range in {
+		m = m.bytes(1, []byte(name))
+	}
+	return m.bytes(2, []byte(out)).bytes(4, []byte(op))
+}
+
+// model is a whole one of a graph.
+func model(graph message) []byte {
+	return message(nil).number(1, 8).bytes(8, message(nil).bytes(1, nil).number(2, 17)).bytes(7, graph.bytes(2, []byte("graph")))
+}
+
+// echo gives each of its inputs back, one of every type, [N,2].
+func echo() []byte {
+	var graph message
+	for d := tensor.Bool; d <= tensor.Bytes; d++ {
+		if n := onnxTypes[d]; n > 0 {
+			in, out := "in_"+d.String(), "out_"+d.String()
+			graph = graph.bytes(1, node("Identity", out, in)).bytes(11, value(in, n, 2)).bytes(12, value(out, n, 2))
+		}
+	}
+	return model(graph)
+}
+
+// slow takes a row of one number, and milliseconds to answer: it multiplies with one
+// matrix again and again.
+func slow() []byte {
+	const width, times = 1024, 40
+	weights := func(name string, rows uint64) message {
+		return message(nil).number(1, rows).number(1, width).number(2, onnxTypes[tensor.Float32]).bytes(8, []byte(name)).bytes(9, make([]byte, 4*rows*width))
+	}
+	graph := message(nil).bytes(5, weights("first", 1)).bytes(5, weights("more", width)).bytes(1, node("MatMul", "y0", "x", "first"))
+	for i := range times {
+		graph = graph.bytes(1, node("MatMul", fmt.Sprint("y", i+1), fmt.Sprint("y", i), "more"))
+	}
+	return model(graph.bytes(11, value("x", onnxTypes[tensor.Float32], 1)).bytes(12, value(fmt.Sprint("y", times), onnxTypes[tensor.Float32], width)))
+}
+
+// specification is the digits example with a key, and models that echo and that are slow.
+const specification = `apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: digits}
+spec:
+  auth: {mode: key, keys: {primary: {value: ` + key + `}}}
+  versions:
+    - {name: linear, model: DIGITS/linear.onnx, trafficPercentile: 90, default: true, type: control}
+    - {name: mlp, model: DIGITS/mlp.onnx, trafficPercentile: 10, type: treatment}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: echo}
+spec:
+  auth: {mode: none}
+  versions: [{name: "1", model: echo.onnx}]
+---
+apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: slow}
+spec:
+  auth: {mode: none}
+  versions: [{name: "1", model: slow.onnx}]
+`
+
+// server is a running command and where it listens.
+type server struct{ http, grpc string }
+
+// serve builds and runs the command on a fresh specification, until the test ends.
+func serve(t *testing.T) server {
+	t.Helper()
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "sluice")
+	if out, err := exec.Command("go", "build", "-o", binary, "sluice.dev/cmd/sluice").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v: %s", err, out)
+	}
+	digits, err := filepath.Abs("../../examples/digits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"endpoints.yaml": []byte(strings.ReplaceAll(specification, "DIGITS", digits)), "echo.onnx": echo(), "slow.onnx": slow()} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return start(t, binary, "serve", "--file", filepath.Join(dir, "endpoints.yaml"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", "--management", "",
+		"--state", filepath.Join(dir, "state"), "--drain-delay", "10ms")
+}
+
+var serving = regexp.MustCompile(`msg=serving http=(\S+) grpc=(\S+) `)
+
+// start runs a command, and reads from its log where it serves.
+func start(t *testing.T, name string, args ...string) server {
+	t.Helper()
+	log := &lines{found: make(chan []string, 1)}
+	cmd := exec.Command(name, args...)
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := <-ended; err != nil || t.Failed() {
+			t.Errorf("the server ended with %v:\n%s", err, &log.all)
+		}
+	})
+	select {
+	case at := <-log.found:
+		return server{http: at[1], grpc: at[2]}
+	case err := <-ended:
+		ended <- err
+		t.Fatal("the server ended before it served")
+	case <-time.After(time.Minute):
+		t.Fatal("the server does not serve")
+	}
+	return server{}
+}
+
+// lines are a log that is looked through as it is written, by one goroutine.
+type lines struct {
+	all   bytes.Buffer
+	found chan []string // capacity 1
+	done  bool
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.all.Write(p)
+	if at := serving.FindStringSubmatch(l.all.String()); at != nil && !l.done {
+		l.done = true
+		l.found <- at
+	}
+	return len(p), nil
+}
+
+func TestClients(t *testing.T) {
+	interpreter := python(t)
+	s, messages := serve(t), writeMessages(t)
+	for _, script := range []string{"triton_grpc.py", "triton_aio.py", "triton_http.py", "tfserving.py", "messages.py"} {
+		t.Run(strings.TrimSuffix(script, ".py"), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, interpreter, "-m", "unittest", "-v", script)
+			cmd.Env = append(os.Environ(), "SLUICE_HTTP="+s.http, "SLUICE_GRPC="+s.grpc, "SLUICE_KEY="+key, "SLUICE_MESSAGES="+messages, "PYTHONDONTWRITEBYTECODE=1")
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%v:\n%s", err, out)
+			}
+		})
+	}
+}
+
+// writeMessages writes what the .proto files of the Open Inference Protocol say.
+func writeMessages(t *testing.T) string {
+	t.Helper()
+	set := &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{
+		protodesc.ToFileDescriptorProto(inferencepb.File_gateway_grpcapi_inferencepb_inference_proto),
+		protodesc.ToFileDescriptorProto(inferencepb.File_gateway_grpcapi_inferencepb_model_config_proto),
+	}}
+	data, err := proto.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "messages")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestGrpcurl(t *testing.T) {
+	s := serve(t)
+	run := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command("go", append([]string{"run", grpcurl, "-plaintext"}, args...)...)
+		cmd.Dir = t.TempDir() // of no module
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			if strings.Contains(string(out), "dial tcp: lookup") || strings.Contains(string(out), "module lookup disabled") {
+				t.Skipf("grpcurl cannot be fetched: %s", out)
+			}
+			t.Fatalf("grpcurl %v: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	if out := run(s.grpc, "list"); !strings.Contains(out, "inference.GRPCInferenceService") || !strings.Contains(out, "tensorflow.serving.PredictionService") {
+		t.Errorf("list: %s", out)
+	}
+	if out := run("-d", `{"name":"echo"}`, s.grpc, "inference.GRPCInferenceService/ModelReady"); !strings.Contains(out, `"ready": true`) {
+		t.Errorf("ready: %s", out)
+	}
+	pixels := strings.TrimSuffix(strings.Repeat("0,", 64), ",")
+	body := `{"model_name":"digits","inputs":[{"name":"input","datatype":"FP32","shape":[1,64],"contents":{"fp32_contents":[` + pixels + `]}}]}`
+	if out := run("-H", "authorization: Bearer "+key, "-d", body, s.grpc, "inference.GRPCInferenceService/ModelInfer"); !strings.Contains(out, `"rawOutputContents"`) {
+		t.Errorf("infer: %s", out)
+	}
+	if out := run(s.grpc, "grpc.health.v1.Health/Check"); !strings.Contains(out, "SERVING") {
+		t.Errorf("health: %s", out)
+	}
+}

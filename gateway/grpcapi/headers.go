@@ -1,0 +1,94 @@
+package grpcapi
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/tap"
+
+	"sluice.dev/auth"
+	"sluice.dev/gateway"
+	"sluice.dev/gateway/header"
+	"sluice.dev/scorer"
+)
+
+// headers are a call's metadata, which is not to be modified.
+type headers metadata.MD
+
+type headersKey struct{}
+
+// keepMetadata makes the metadata reachable without the copy that the library
+// otherwise hands out.
+func keepMetadata(ctx context.Context, info *tap.Info) (context.Context, error) {
+	return context.WithValue(ctx, headersKey{}, headers(info.Header)), nil
+}
+
+func headersOf(ctx context.Context) headers {
+	h, _ := ctx.Value(headersKey{}).(headers)
+	return h
+}
+
+// get is the value of a header, the last where there are several; empty if it is not
+// there. name is in lower case.
+func (h headers) get(name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
+
+// Peek implements gateway.Headers.
+func (h headers) Peek(name string) []byte {
+	if v := h[strings.ToLower(name)]; len(v) > 0 {
+		return []byte(v[len(v)-1])
+	}
+	return nil
+}
+
+// credential is the caller's key or token: authorization goes before x-api-key. The
+// error is one of package auth.
+func (h headers) credential() ([]byte, error) {
+	if len(h["authorization"]) > 1 {
+		return nil, auth.ErrSeveral
+	}
+	if c := header.Bearer(h.get("authorization")); c != "" {
+		return []byte(c), nil
+	}
+	return h.Peek("x-api-key"), nil
+}
+
+// Credential is the key or token that a call came with; empty if it has none, or several.
+func Credential(ctx context.Context) []byte {
+	c, _ := headersOf(ctx).credential()
+	return c
+}
+
+// refused is an authenticator's error as the path would tell it.
+func refused(err error) error {
+	status, message := gateway.Refuse(err)
+	return &scorer.Error{Status: status, Message: message}
+}
+
+// early is how long before a client's deadline it is answered at the latest, a tenth of
+// the time where that is less: afterwards the library resets the stream, which some
+// clients take for a cancellation.
+const early = 10 * time.Millisecond
+
+// timeout is what ctx leaves to answer in; 0 where it has no deadline.
+func timeout(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	left := time.Until(deadline)
+	return max(left-min(left/10, early), 1)
+}
+
+// cancelled reports whether the client has left, rather than its deadline passed, which
+// the path watches itself.
+func cancelled(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() == context.Canceled && (!ok || time.Until(deadline) > 0)
+}

@@ -1,0 +1,65 @@
+// Package header reads the values of headers that both front ends know, whether
+// they come in HTTP's headers or in gRPC's metadata.
+package header
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+
+	"sluice.dev/scorer"
+)
+
+// MaxID is the longest request id in bytes that is taken.
+const MaxID = 100
+
+// Bearer is the credential of an Authorization header: with the scheme Bearer,
+// or bare, as Azure ML's gRPC clients send it.
+func Bearer[T string | []byte](v T) T {
+	const scheme = "bearer "
+	if len(v) < len(scheme) {
+		return v
+	}
+	for i := range len(scheme) {
+		c := v[i]
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		if c != scheme[i] {
+			return v
+		}
+	}
+	return v[len(scheme):]
+}
+
+// Trace parses the W3C header traceparent of version 00; the zero Trace if v is none.
+// Source: https://www.w3.org/TR/trace-context/#traceparent-header
+func Trace(v []byte) (t scorer.Trace) {
+	if len(v) != 55 || v[0] != '0' || v[1] != '0' || v[2] != '-' || v[35] != '-' || v[52] != '-' {
+		return t
+	}
+	var flags [1]byte
+	for _, part := range []struct{ dst, src []byte }{{t.TraceID[:], v[3:35]}, {t.SpanID[:], v[36:52]}, {flags[:], v[53:]}} {
+		if _, err := hex.Decode(part.dst, part.src); err != nil {
+			return scorer.Trace{}
+		}
+	}
+	t.Flags = flags[0]
+	return t
+}
+
+// AppendID appends a new request id, a random UUID.
+func AppendID(dst []byte) []byte {
+	var b [16]byte
+	hi, lo := rand.Uint64(), rand.Uint64()
+	for i := range 8 {
+		b[i], b[8+i] = byte(hi>>(8*i)), byte(lo>>(8*i))
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	for i, at := range [...][2]int{{0, 4}, {4, 6}, {6, 8}, {8, 10}, {10, 16}} {
+		if i > 0 {
+			dst = append(dst, '-')
+		}
+		dst = hex.AppendEncode(dst, b[at[0]:at[1]])
+	}
+	return dst
+}

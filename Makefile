@@ -47,6 +47,21 @@ check: tools ## Check format, vet, lint and the import order
 	go run $(STATICCHECK) ./...
 	go test ./cmd -run Dependencies
 
+TOOLS      := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/tools
+PROTOC     := $(TOOLS)/protoc-1.85.1/bin/python
+PROTOS     := $(wildcard gateway/grpcapi/*/*.proto)
+
+$(PROTOC):
+	$(PYTHON) -m venv $(TOOLS)/protoc-1.85.1
+	$(PROTOC) -m pip install --quiet grpcio-tools==1.85.1
+
+.PHONY: proto
+proto: $(PROTOC) ## Generate the Go code of the .proto files
+	GOBIN=$(TOOLS) go install google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+	GOBIN=$(TOOLS) go install google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
+	PATH=$(TOOLS):$$PATH $(PROTOC) -m grpc_tools.protoc -I. --go_out=. --go_opt=module=sluice.dev \
+	  --go-grpc_out=. --go-grpc_opt=module=sluice.dev,require_unimplemented_servers=false $(PROTOS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz every target for FUZZTIME each
 	@for pkg in $$(go list ./...); do \

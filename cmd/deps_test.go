@@ -44,8 +44,10 @@ var order = map[string][]string{
 	"gateway/mirror":  {"scorer", "scorer/codec"}, // reads answers, after the path is done with them
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics", "gateway/mirror"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
-	"gateway/httpapi":  {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
-	"gateway/snapshot": {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
+	"gateway/httpapi":             {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
+	"gateway/snapshot":            {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
+	"gateway/grpcapi/inferencepb": {},
+	"gateway/grpcapi/tfservingpb": {},
 
 	"deploy/spec": {},
 	"deploy/api":  {"auth/apikey"}, // its own key is checked as all are

@@ -26,6 +26,10 @@ const (
 	Raw
 	// AML is Azure ML's JSON: {"data": …}, named inputs or {"Inputs": …}.
 	AML
+	// GRPC is the protocol's ModelInferRequest in protobuf.
+	GRPC
+	// TFServing is TF Serving's PredictRequest in protobuf.
+	TFServing
 	kinds // count
 )
 

@@ -26,10 +26,7 @@ func (r *Infer) decodeAML(sig *tensor.Signature, model string, body []byte) erro
 	if s.err != nil {
 		return s.err
 	}
-	if len(r.given) != len(sig.Inputs) {
-		return r.missing(sig, model)
-	}
-	return r.assemble(sig, model, nil, false)
+	return r.assemble(sig, model)
 }
 
 // amlInputs reads the value of "Inputs".
@@ -67,7 +64,7 @@ func (r *Infer) amlMember(s *scanner, sig *tensor.Signature, name []byte) {
 
 // amlTensor reads nested arrays, or a plain value for a scalar, as input i.
 func (r *Infer) amlTensor(s *scanner, i int, info *tensor.Info, batchable bool) input {
-	in := input{index: i, dtype: info.DType, raw: -1, json: true}
+	in := input{index: i, dtype: info.DType, raw: -1, found: true}
 	n := nest{strict: true}
 	in.memory[0], in.shape[0] = len(r.memory), len(r.shapes)
 	if s.peek() == '[' {

@@ -23,6 +23,12 @@ func (r *Infer) Append(dst []byte, sig *tensor.Signature, model, version string,
 			r.wanted = append(r.wanted, output{i, r.binary})
 		}
 	}
+	switch r.kind {
+	case scorer.GRPC:
+		return r.appendGRPC(dst, sig, model, version, out), 0, nil
+	case scorer.TFServing:
+		return r.appendTF(dst, sig, model, version, out), 0, nil
+	}
 	start := len(dst)
 	dst = append(dst, `{"model_name":`...)
 	dst = AppendString(dst, model)

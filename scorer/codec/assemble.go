@@ -12,35 +12,48 @@ func bad(format string, args ...any) error {
 	return scorer.Errorf(scorer.InvalidArgument, format, args...)
 }
 
-// assemble makes Inputs of what was read: raw data is in tail, in the order in
-// which the inputs were named.
-func (r *Infer) assemble(sig *tensor.Signature, model string, tail []byte, hasHead bool) error {
+// spread gives the inputs that have no data in the JSON theirs from tail, in the
+// order in which they were named.
+func (r *Infer) spread(sig *tensor.Signature, model string, tail []byte, hasHead bool) error {
+	if len(r.given) != len(sig.Inputs) {
+		return r.missing(sig, model)
+	}
+	for i := range r.given {
+		in := &r.given[i]
+		if in.found {
+			continue
+		}
+		if !hasHead {
+			return bad("must specify valid 'Infer-Header-Content-Length' in request header and 'binary_data_size' when passing inputs in binary data format")
+		}
+		if in.raw > len(tail) {
+			return bad("unexpected size for input '%s', expecting %d additional bytes for model '%s'", sig.Inputs[in.index].Name, in.raw-len(tail), model)
+		}
+		in.data, tail = tail[:in.raw:in.raw], tail[in.raw:]
+		in.count = -1
+	}
+	if len(tail) > 0 {
+		return bad("unexpected additional input data for model '%s'", model)
+	}
+	return nil
+}
+
+// assemble makes Inputs of what was read.
+func (r *Infer) assemble(sig *tensor.Signature, model string) error {
 	if len(r.given) != len(sig.Inputs) {
 		return r.missing(sig, model)
 	}
 	r.place(sig)
 	for i := range r.given {
 		in := &r.given[i]
-		info := &sig.Inputs[in.index]
-		t := tensor.Tensor{DType: in.dtype, Shape: r.shapes[in.shape[0]:in.shape[1]:in.shape[1]]}
-		if in.json {
+		t := tensor.Tensor{DType: in.dtype, Shape: r.shapes[in.shape[0]:in.shape[1]:in.shape[1]], Data: in.data}
+		if t.Data == nil {
 			t.Data = r.memory[in.memory[0]:in.memory[1]:in.memory[1]]
-		} else {
-			if !hasHead {
-				return bad("must specify valid 'Infer-Header-Content-Length' in request header and 'binary_data_size' when passing inputs in binary data format")
-			}
-			if in.raw > len(tail) {
-				return bad("unexpected size for input '%s', expecting %d additional bytes for model '%s'", info.Name, in.raw-len(tail), model)
-			}
-			t.Data, tail = tail[:in.raw:in.raw], tail[in.raw:]
 		}
-		if err := check(info, &t, in, model); err != nil {
+		if err := check(&sig.Inputs[in.index], &t, in, model); err != nil {
 			return err
 		}
 		r.Inputs[in.index] = t
-	}
-	if len(tail) > 0 {
-		return bad("unexpected additional input data for model '%s'", model)
 	}
 	return nil
 }
@@ -76,7 +89,7 @@ func check(info *tensor.Info, t *tensor.Tensor, in *input, model string) error {
 	if !ok {
 		return bad("invalid shape for input '%s': shape %s causes total element count to exceed maximum size of 9223372036854775807", info.Name, dims(t.Shape))
 	}
-	if in.json {
+	if in.count >= 0 {
 		if in.count != count {
 			return bad("Unable to parse 'data': Shape does not match true shape of 'data' field")
 		}
@@ -145,12 +158,11 @@ func (r *Infer) decodeRaw(sig *tensor.Signature, model string, body []byte) erro
 	t := tensor.Tensor{DType: info.DType, Shape: shape, Data: body}
 	if info.DType == tensor.Bytes {
 		at := len(r.memory)
-		r.memory = append(r.memory, byte(len(body)), byte(len(body)>>8), byte(len(body)>>16), byte(len(body)>>24))
-		r.memory = append(r.memory, body...)
+		r.memory = appendElement(r.memory, body)
 		t.Data = r.memory[at:]
 	}
 	r.Inputs[0] = t
-	return check(info, &r.Inputs[0], &input{}, model)
+	return check(info, &r.Inputs[0], &input{count: -1}, model)
 }
 
 // deduce finds the shape of a raw body: one row, and at most one other dimension

@@ -180,7 +180,12 @@ func (s *scanner) integerValue(dst []byte, t tensor.DType, name []byte) []byte {
 	if negative {
 		m = -m
 	}
-	switch r.size {
+	return appendInteger(dst, r.size, m)
+}
+
+// appendInteger appends the low size bytes of m.
+func appendInteger(dst []byte, size int, m uint64) []byte {
+	switch size {
 	case 1:
 		return append(dst, byte(m))
 	case 2:

@@ -17,6 +17,11 @@
 // A value is nested arrays of the input's shape. Where they have one dimension
 // less, they are one row. The answer has a member per output with nested arrays,
 // within "Results" where the request had "Inputs".
+//
+// Protobuf (scorer.GRPC, scorer.TFServing): the Open Inference Protocol's
+// ModelInferRequest and TF Serving's PredictRequest, read where they stand. Fields
+// may come in any order, several times and in parts, as protobuf allows; the texts
+// of errors are Triton's and TF Serving's.
 package codec
 
 import (
@@ -49,8 +54,9 @@ type Infer struct {
 	wanted  []output
 	given   []input
 
-	memory []byte  // decoded data
-	shapes []int64 // shapes of the inputs
+	memory []byte   // decoded data
+	shapes []int64  // shapes of the inputs
+	raws   [][]byte // raw tensors of a protobuf request, in its inputs' order
 }
 
 // input is where one input's data and shape are.
@@ -59,9 +65,10 @@ type input struct {
 	dtype  tensor.DType
 	shape  [2]int // in shapes: from, to
 	raw    int    // bytes of raw data that follow the JSON; -1 if it has none
-	memory [2]int // in memory: from, to
-	count  int64  // elements in JSON
-	json   bool   // has data in JSON
+	data   []byte // raw data, in the body; nil if it is decoded
+	memory [2]int // decoded data in memory: from, to
+	count  int64  // elements in JSON; -1 for another form
+	found  bool   // has data of its own
 }
 
 // output is one output that the request asks for.
@@ -79,7 +86,7 @@ func (r *Infer) Size() int { return cap(r.memory) }
 func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version string, headLength int, body []byte) error {
 	r.kind, r.results, r.id, r.binary, r.Rows, r.Timeout = kind, false, nil, false, 1, 0
 	r.wanted, r.given = r.wanted[:0], r.given[:0]
-	r.memory, r.shapes = r.memory[:0], r.shapes[:0]
+	r.memory, r.shapes, r.raws = r.memory[:0], r.shapes[:0], r.raws[:0]
 	var err error
 	switch kind {
 	case scorer.OIP:
@@ -88,6 +95,10 @@ func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version s
 		err = r.decodeRaw(sig, model, body)
 	case scorer.AML:
 		err = r.decodeAML(sig, model, body)
+	case scorer.GRPC:
+		err = r.decodeGRPC(sig, model, body)
+	case scorer.TFServing:
+		err = r.decodeTF(sig, model, body)
 	default:
 		err = scorer.Errorf(scorer.Unsupported, "this scorer does not know the request's encoding; update it")
 	}
@@ -145,7 +156,10 @@ func (r *Infer) decodeOIP(sig *tensor.Signature, model string, headLength int, b
 	if !seen {
 		return scorer.Errorf(scorer.InvalidArgument, "Unable to parse 'inputs': attempt to access non-existing object member 'inputs'")
 	}
-	return r.assemble(sig, model, tail, headLength > 0)
+	if err := r.spread(sig, model, tail, headLength > 0); err != nil {
+		return err
+	}
+	return r.assemble(sig, model)
 }
 
 func (r *Infer) readID(s *scanner) {
@@ -167,15 +181,25 @@ func (r *Infer) parameters(s *scanner) {
 		case string(name) == "binary_data_output":
 			r.binary = readFlag(s, "binary_data_output")
 		case string(name) == "timeout":
-			const most = math.MaxInt64 / uint64(time.Microsecond)
-			r.Timeout = time.Duration(min(readNatural(s, "timeout", "a number of microseconds", math.MaxUint64), most)) * time.Microsecond
+			r.Timeout = microseconds(readNatural(s, "timeout", "a number of microseconds", math.MaxUint64))
 		case bytes.HasPrefix(name, []byte("triton_")):
-			s.fail("parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
+			s.fail("%v", errReserved)
 		default:
 			s.skip(2)
 		}
 	})
 }
+
+// microseconds are n of them, or as many as there can be.
+func microseconds(n uint64) time.Duration {
+	const most = math.MaxInt64 / uint64(time.Microsecond)
+	return time.Duration(min(n, most)) * time.Microsecond
+}
+
+var (
+	errReserved = scorer.Errorf(scorer.InvalidArgument, "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
+	errShared   = scorer.Errorf(scorer.InvalidArgument, "shared memory is not supported; send the tensor with the request")
+)
 
 // members calls each for every member of a parameters object, whose value it reads.
 func (r *Infer) members(s *scanner, each func(name []byte)) {
@@ -245,7 +269,7 @@ func (r *Infer) readInput(s *scanner, sig *tensor.Signature, model string) {
 		case "parameters":
 			r.inputParameters(s, &in)
 		case "data":
-			if in.json || later >= 0 {
+			if in.found || later >= 0 {
 				s.fail("input '%.64s' has 'data' twice", name)
 			} else if in.dtype == tensor.Invalid {
 				s.peek()
@@ -286,8 +310,8 @@ func (r *Infer) readShape(s *scanner, in *input) {
 		return
 	}
 	for more := s.element(true); more && s.err == nil; more = s.element(false) {
-		if len(r.shapes)-in.shape[0] == 64 {
-			s.fail("a shape has at most 64 dimensions")
+		if len(r.shapes)-in.shape[0] == maxDims {
+			s.fail("a shape has at most %d dimensions", maxDims)
 			return
 		}
 		if !isDigit(s.peek()) {
@@ -312,7 +336,7 @@ func (r *Infer) inputParameters(s *scanner, in *input) {
 				in.raw = int(n)
 			}
 		case "shared_memory_region":
-			s.fail("shared memory is not supported; send the tensor with the request")
+			s.fail("%v", errShared)
 		default:
 			s.skip(4)
 		}
@@ -320,37 +344,55 @@ func (r *Infer) inputParameters(s *scanner, in *input) {
 }
 
 func (r *Infer) readData(s *scanner, in *input, name []byte) {
-	in.json = true
+	in.found = true
 	in.memory[0] = len(r.memory)
 	var n nest
 	r.memory, in.count = s.array(r.memory, in.dtype, name, &n, 0)
 	in.memory[1] = len(r.memory)
 }
 
-// addInput takes an input that was read, and checks that it belongs to the model.
+// addInput takes an input that was read from JSON.
 func (r *Infer) addInput(sig *tensor.Signature, model string, name []byte, in input, shaped bool) error {
-	refuse := func(format string, args ...any) error { return scorer.Errorf(scorer.InvalidArgument, format, args...) }
 	switch {
 	case name == nil:
-		return refuse("Unable to parse 'name': attempt to access non-existing object member 'name'")
+		return bad("Unable to parse 'name': attempt to access non-existing object member 'name'")
 	case !shaped:
-		return refuse("Unable to parse 'shape': attempt to access non-existing object member 'shape'")
+		return bad("Unable to parse 'shape': attempt to access non-existing object member 'shape'")
 	case in.dtype == tensor.Invalid:
-		return refuse("Unable to parse 'datatype': attempt to access non-existing object member 'datatype'")
-	case in.json && in.raw >= 0:
-		return refuse("Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But set 'data' 'binary_data_size'")
-	case !in.json && in.raw < 0:
-		return refuse("Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But no field is set")
+		return bad("Unable to parse 'datatype': attempt to access non-existing object member 'datatype'")
+	case in.found && in.raw >= 0:
+		return bad("Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But set 'data' 'binary_data_size'")
+	case !in.found && in.raw < 0:
+		return bad("Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But no field is set")
 	}
+	return r.take(sig, model, name, in)
+}
+
+// take takes an input that was read, and checks that it belongs to the model.
+func (r *Infer) take(sig *tensor.Signature, model string, name []byte, in input) error {
 	if in.index = index(sig.Inputs, name); in.index < 0 {
-		return refuse("unexpected inference input '%.64s' for model '%s'", name, model)
+		return bad("unexpected inference input '%.64s' for model '%s'", name, model)
 	}
 	for i := range r.given {
 		if r.given[i].index == in.index {
-			return refuse("input '%s' already exists in request", name)
+			return bad("input '%s' already exists in request", name)
 		}
 	}
 	r.given = append(r.given, in)
+	return nil
+}
+
+// want takes an output that the request asks for.
+func (r *Infer) want(sig *tensor.Signature, model string, name []byte, o output) error {
+	if o.index = index(sig.Outputs, name); o.index < 0 {
+		return bad("unexpected inference output '%.64s' for model '%s'", name, model)
+	}
+	for i := range r.wanted {
+		if r.wanted[i].index == o.index {
+			return bad("output '%s' already exists in request", name)
+		}
+	}
+	r.wanted = append(r.wanted, o)
 	return nil
 }
 
@@ -399,16 +441,7 @@ func (r *Infer) readOutput(s *scanner, sig *tensor.Signature, model string) {
 			s.skip(3)
 		}
 	}
-	if s.err != nil {
-		return
+	if s.err == nil {
+		s.err = r.want(sig, model, name, o)
 	}
-	if o.index = index(sig.Outputs, name); o.index < 0 {
-		s.fail("unexpected inference output '%.64s' for model '%s'", name, model)
-	}
-	for i := range r.wanted {
-		if r.wanted[i].index == o.index {
-			s.fail("output '%s' already exists in request", name)
-		}
-	}
-	r.wanted = append(r.wanted, o)
 }

@@ -10,4 +10,13 @@ type Offer struct {
 	Digest    string           `json:"digest,omitempty"`   // of the model's file, such as sha256:…
 	Window    int              `json:"window"`             // requests that may be in flight; 0 takes none
 	Signature tensor.Signature `json:"signature"`
+	Kinds     int              `json:"kinds,omitempty"` // of requests that the scorer knows; 0 is the first three
+}
+
+// Knows reports whether the scorer can read requests of a kind.
+func (o *Offer) Knows(k Kind) bool {
+	if o.Kinds == 0 {
+		return k < firstKinds
+	}
+	return int(k) < o.Kinds
 }

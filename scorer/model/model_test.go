@@ -3,6 +3,7 @@ package model
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"sluice.dev/accel/null"
 	"sluice.dev/accel/tensor"
 	"sluice.dev/scorer"
+	"sluice.dev/scorer/batch"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -311,5 +313,66 @@ func TestBeyondAWireTheAnswersAreTheSame(t *testing.T) {
 	s.Start()
 	if got := <-r.got; got.Status != scorer.Canceled {
 		t.Errorf("a request that nobody waits for: %v", got.Status)
+	}
+}
+
+func TestStatisticsAreExact(t *testing.T) {
+	d := &device{}
+	_, v := single(t, d, 2)
+	ask := func(req *scorer.Request) scorer.Status {
+		var resp scorer.Response
+		v.Score(req, &resp)
+		return resp.Status
+	}
+	for range 3 {
+		ask(request(time.Minute))
+	}
+	ask(request(-time.Second)) // too late
+	wrong := request(time.Minute)
+	wrong.Body = []byte("{}")
+	ask(wrong)
+	large := request(time.Minute) // of five rows, in three runs
+	large.Kind, large.Body = scorer.AML, fmt.Appendf(nil, `{"data":[%s]}`, strings.TrimSuffix(strings.Repeat("["+strings.TrimSuffix(strings.Repeat("0,", 64), ",")+"],", 5), ","))
+	if got := ask(large); got != scorer.OK {
+		t.Fatal(got)
+	}
+	until(t, "counted", func() bool { return v.Statistics().Executions == 6 })
+	s := v.Statistics()
+	r := &s.Requests
+	for name, got := range map[string]scorer.Total{"success": r.Success, "queue": r.Queue, "input": r.Input, "infer": r.Infer, "output": r.Output} {
+		if got.Count != 4 || got.Nanos == 0 {
+			t.Errorf("%s is %+v; want 4, and a time", name, got)
+		}
+	}
+	if s.Inferences != 8 || r.Fail.Count != 1 || s.Failures != [scorer.FailureReasons]uint64{scorer.FailureRejected: 1} {
+		t.Errorf("%d inferences, failed %+v %v", s.Inferences, r.Fail, s.Failures)
+	}
+	if sum := r.Queue.Nanos + r.Input.Nanos + r.Infer.Nanos + r.Output.Nanos; sum > r.Success.Nanos {
+		t.Errorf("the parts sum to %d ns, more than the %d of the whole", sum, r.Success.Nanos)
+	}
+	if now := time.Now().UnixMilli(); s.LastInference > now || s.LastInference < now-60_000 {
+		t.Errorf("last inference at %d, now %d", s.LastInference, now)
+	}
+	if len(s.Batches) != 2 || s.Batches[0].Rows != 1 || s.Batches[0].Infer.Count != 4 || s.Batches[1].Rows != 2 || s.Batches[1].Infer.Count != 2 {
+		t.Errorf("batches %+v", s.Batches)
+	}
+	var resp scorer.Response
+	v.Score(&scorer.Request{Kind: scorer.Stats}, &resp)
+	var told scorer.Statistics
+	if err := json.Unmarshal(resp.Body, &told); err != nil || told.Inferences != 8 {
+		t.Errorf("told %s: %v", resp.Body, err)
+	}
+	told.Merge(&s)
+	if told.Inferences != 16 || len(told.Batches) != 2 || told.Batches[1].Output.Count != 4 || told.Requests.Fail.Count != 2 {
+		t.Errorf("merged to %+v", told)
+	}
+}
+
+// A run is counted once, whatever it costs to count it.
+func TestCountingDoesNotAllocate(t *testing.T) {
+	c := newTally(nil)
+	c.Ran(batch.Run{Rows: 8, Jobs: 8, Ended: 8})
+	if n := testing.AllocsPerRun(100, func() { c.Ran(batch.Run{Rows: 8, Jobs: 8, Ended: 8}) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

@@ -198,12 +198,13 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 	if s.observer != nil {
 		o = s.observer(c.Key())
 	}
+	counts := newTally(o)
 	return &Version{
-		config: c, inst: inst, queue: r.Open(inst, limit, o),
+		config: c, inst: inst, queue: r.Open(inst, limit, counts), tally: counts,
 		offer: scorer.Offer{
 			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
 			// Two batches per slot: one that runs, and one that gathers meanwhile.
-			Window: 2 * device.Slots * limit, Signature: *inst.Signature(),
+			Window: 2 * device.Slots * limit, Signature: *inst.Signature(), Kinds: scorer.Kinds,
 		},
 	}
 }

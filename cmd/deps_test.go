@@ -44,8 +44,9 @@ var order = map[string][]string{
 	"gateway/limit":   {"scorer"},
 	"gateway/mirror":  {"scorer", "scorer/codec"}, // reads answers, after the path is done with them
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics", "gateway/mirror"},
+	"gateway/triton":  {"gateway", "scorer"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
-	"gateway/httpapi":             {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor"},
+	"gateway/httpapi":             {"gateway", "scorer", "scorer/codec", "auth", "accel/tensor", "gateway/triton"},
 	"gateway/snapshot":            {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
 	"gateway/grpcapi/inferencepb": {},
 	"gateway/grpcapi/tfservingpb": {},

@@ -18,11 +18,13 @@ type Statistics struct {
 		Input   Total `json:"compute_input"`  // gathering the rows of a run
 		Infer   Total `json:"compute_infer"`  // the run itself
 		Output  Total `json:"compute_output"` // handing out its rows
+		Hit     Total `json:"cache_hit"`      // zero: there is no cache of answers
+		Miss    Total `json:"cache_miss"`
 	} `json:"inference_stats"`
 	Batches []BatchStatistics `json:"batch_stats"` // by rows, ascending
 
-	// Failures are the requests in Fail by why they failed.
-	Failures [FailureReasons]uint64 `json:"failures"`
+	// Failures are the requests in Fail by why they failed. They stay in their process.
+	Failures [FailureReasons]uint64 `json:"-"`
 }
 
 // Total is how many there were, and how long they took together.

@@ -17,6 +17,18 @@ const (
 	opModel
 	opModelReady
 	opInfer
+	opStats // Triton's extensions
+	opConfig
+	opGenerate
+	opIndex
+	opLoad
+	opUnload
+	opLogging
+	opTrace
+	opMemoryStatus
+	opMemoryRegister
+	opMemoryUnregister
+	opDeviceMemory
 )
 
 // post reports whether the operation is called with POST, else with GET.
@@ -33,7 +45,8 @@ type target struct {
 //
 //	/api/v1/service/NAME/[score|swagger.json]
 //	/v2[/], /v2/health/{live,ready}, /v2/models[/]
-//	/v2/models/NAME[/versions/VERSION][/{ready,infer}]
+//	/v2/models/NAME[/versions/VERSION][/{ready,infer,stats,config,generate,generate_stream}]
+//	/v2/models/NAME/trace/setting, and what parseExtension reads
 func parse(uri []byte) target {
 	if i := bytes.IndexByte(uri, '?'); i >= 0 {
 		uri = uri[:i]
@@ -75,9 +88,10 @@ func parseOIP(rest []byte) target {
 	case "/models", "/models/":
 		return target{op: opModels}
 	}
+	all := rest
 	rest, ok := bytes.CutPrefix(rest, []byte("/models/"))
-	if !ok {
-		return target{}
+	if !ok || string(rest) == "stats" {
+		return parseExtension(all)
 	}
 	var t target
 	t.name, rest, _ = bytes.Cut(rest, []byte("/"))
@@ -93,6 +107,16 @@ func parseOIP(rest []byte) target {
 		t.op = opModelReady
 	case "infer":
 		t.op = opInfer
+	case "stats":
+		t.op = opStats
+	case "config":
+		t.op = opConfig
+	case "generate", "generate_stream":
+		t.op = opGenerate
+	case "trace/setting":
+		if len(t.version) == 0 {
+			t.op = opTrace
+		}
 	}
 	if len(t.name) == 0 {
 		return target{}

@@ -17,6 +17,7 @@ import (
 
 	"sluice.dev/auth"
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/triton"
 	"sluice.dev/scorer"
 )
 
@@ -39,7 +40,8 @@ type Config struct {
 	TLS              *tls.Config   // nil serves plain HTTP
 	Log              *slog.Logger
 	Access           AccessLog
-	Version          string // of the server, in its metadata
+	Version          string             // of the server, in its metadata
+	Triton           *triton.Extensions // nil has those that need no more than the path
 }
 
 func (c *Config) setDefaults() {
@@ -89,6 +91,9 @@ type Server struct {
 // New makes a server of p. Shutdown ends it.
 func New(p *gateway.Path, c Config) *Server {
 	c.setDefaults()
+	if c.Triton == nil {
+		c.Triton = triton.New(triton.Config{Path: p})
+	}
 	s := &Server{config: c, path: p, watch: newWatch(&c), turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	s.large = large{most: c.MaxLarge, each: map[*fasthttp.RequestHeader]int64{}}
 	s.http = &fasthttp.Server{
@@ -187,6 +192,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	t := parse(r.RequestURI())
 	if t.op == opUnknown {
 		s.refuse(ctx, fasthttp.StatusNotFound, "Not Found")
+		return
+	}
+	if t.op >= opStats {
+		s.extend(ctx, t, extensions[t.op])
 		return
 	}
 	if t.op.post() != r.IsPost() || !t.op.post() && !r.IsGet() {

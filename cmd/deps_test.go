@@ -51,8 +51,11 @@ var order = map[string][]string{
 	"gateway/grpcapi/inferencepb": {},
 	"gateway/grpcapi/tfservingpb": {},
 
-	"deploy/spec": {},
-	"deploy/api":  {"auth/apikey"}, // its own key is checked as all are
+	"deploy/spec":             {},
+	"deploy/api":              {"auth/apikey"}, // its own key is checked as all are
+	"deploy/repository/pbtxt": {},
+	// A model's configuration says what its tensors look like, and is told as findings.
+	"deploy/repository": {"deploy/repository/pbtxt", "deploy/spec", "accel/tensor"},
 
 	"bench/load":         {},
 	"bench/wide":         {},

@@ -4,14 +4,12 @@ package model
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
-	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +17,7 @@ import (
 	"time"
 
 	"sluice.dev/accel"
+	"sluice.dev/accel/tensor"
 	"sluice.dev/scorer"
 	"sluice.dev/scorer/batch"
 )
@@ -38,8 +37,22 @@ type Config struct {
 	Accelerator string // a driver's name, or Auto; empty is Auto
 	Threads     int    // per run; 0 is the driver's default
 	MaxBatch    int    // rows per run; 0 measures what is best
+	Plan        Plan   // nil says nothing beyond the file
 
 	digest string // of the file, "sha256:" and hex; filled in by Stage
+}
+
+// Plan is what is said of a model beyond its file. Plans are compared by what they
+// hold: a version with another plan is loaded anew.
+type Plan interface {
+	// Fit holds the model's own signature against the plan. It returns the one that
+	// clients see: the same tensors, each with as many elements.
+	Fit(own *tensor.Signature) (*tensor.Signature, error)
+	// Document is the model's configuration as JSON of Triton's ModelConfig; limit is
+	// the most rows of a run.
+	Document(seen *tensor.Signature, limit int) json.RawMessage
+	// Labels are the classes of an output, by index; nil if they are not known.
+	Labels(output string) []string
 }
 
 // Key names a version within a process.
@@ -57,6 +70,7 @@ type Set struct {
 	observer Observer
 	log      *slog.Logger
 
+	digests digests
 	runners map[string]*batch.Runner        // by driver and device
 	started atomic.Pointer[[]*batch.Runner] // all of runners
 	slots   map[string]int
@@ -68,7 +82,7 @@ type Set struct {
 func NewSet(drivers []accel.Driver, o Observer, log *slog.Logger) *Set {
 	s := &Set{
 		drivers: map[string]accel.Driver{}, observer: o, log: log,
-		runners: map[string]*batch.Runner{}, slots: map[string]int{}, current: map[Key]*Version{},
+		digests: digests{}, runners: map[string]*batch.Runner{}, slots: map[string]int{}, current: map[Key]*Version{},
 	}
 	for _, d := range drivers {
 		s.drivers[d.Name()] = d
@@ -109,10 +123,10 @@ func (st *Stage) add(ctx context.Context, c Config) error {
 		c.Accelerator = Auto
 	}
 	var err error
-	if c.digest, err = digest(c.Path); err != nil {
+	if c.digest, err = st.set.digests.of(c.Path); err != nil {
 		return err
 	}
-	if v := st.set.current[c.Key()]; v != nil && v.config == c {
+	if v := st.set.current[c.Key()]; v != nil && reflect.DeepEqual(v.config, c) {
 		st.versions[c.Key()] = v
 		return nil
 	}
@@ -125,20 +139,6 @@ func (st *Stage) add(ctx context.Context, c Config) error {
 	return nil
 }
 
-// digest names the content of a model's file.
-func digest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("open model: %w", err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("read model: %w", err)
-	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
-}
-
 // load opens one version and warms it up.
 func (s *Set) load(c Config) (*Version, error) {
 	driver, device, err := s.pick(c.Accelerator)
@@ -149,6 +149,9 @@ func (s *Set) load(c Config) (*Version, error) {
 	inst, err := driver.Open(accel.Model{Name: c.Version, Path: c.Path}, accel.Options{Device: device.ID, Threads: c.Threads})
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", c.Path, err)
+	}
+	if inst, err = fit(inst, c.Plan); err != nil {
+		return nil, errors.Join(err, inst.Close())
 	}
 	limit, err := warmUp(inst, c.MaxBatch)
 	if err != nil {
@@ -199,12 +202,16 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 		o = s.observer(c.Key())
 	}
 	counts := newTally(o)
+	var document json.RawMessage
+	if c.Plan != nil {
+		document = c.Plan.Document(inst.Signature(), limit)
+	}
 	return &Version{
 		config: c, inst: inst, queue: r.Open(inst, limit, counts), tally: counts,
 		offer: scorer.Offer{
 			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
 			// Two batches per slot: one that runs, and one that gathers meanwhile.
-			Window: 2 * device.Slots * limit, Signature: *inst.Signature(), Kinds: scorer.Kinds,
+			Window: 2 * device.Slots * limit, Signature: *inst.Signature(), Kinds: scorer.Kinds, Config: document,
 		},
 	}
 }

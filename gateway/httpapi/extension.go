@@ -118,7 +118,7 @@ func (s *Server) extend(ctx *fasthttp.RequestCtx, t target, e extension) {
 	case length > maxManagement || len(r.body) > maxManagement:
 		err = scorer.Errorf(scorer.TooLarge, "the request's body exceeds %d bytes", maxManagement)
 	case e.manages:
-		err = s.config.Triton.Manage(r.credential)
+		err = s.config.Triton.Manage(r.credential, len(ctx.Request.Header.Peek("Origin")) > 0)
 	}
 	if err == nil {
 		v, err = e.answer(s, &r)

@@ -102,8 +102,8 @@ func TestTritonsExtensionsAnswerAsTriton(t *testing.T) {
 	f("GET", "/v2/models/e/versions/99/config", "", 404, `{"error":"Request for unknown model: 'e' version 99 is not found"}`)
 	f("POST", "/v2/models/e/generate", "{}", 501, `{"error":"generate and generate_stream are not offered: no model of this server produces text; use infer"}`)
 
-	f("POST", "/v2/repository/index", "", 200, `[{"name":"m","version":"1","state":"READY"},{"name":"n","state":"UNAVAILABLE","reason":"unloaded"}]`)
-	f("POST", "/v2/repository/index", `{"ready":true}`, 200, `[{"name":"m","version":"1","state":"READY"}]`)
+	f("POST", "/v2/repository/index", "", 200, `[{"name":"m","version":"1","state":"READY"},{"name":"n","state":"UNAVAILABLE","reason":"unloaded"},{"name":"e","version":"v","state":"READY"}]`)
+	f("POST", "/v2/repository/index", `{"ready":true}`, 200, `[{"name":"m","version":"1","state":"READY"},{"name":"e","version":"v","state":"READY"}]`)
 	f("POST", "/v2/repository/index", `{"ready":1}`, 400, `{"error":"Invalid value for 'ready': expected a boolean"}`)
 	f("GET", "/v2/repository/index", "", 405, `{"error":"Method Not Allowed"}`)
 	f("POST", "/v2/repository/models/m/load", `{"parameters":{"config":"{\"max_batch_size\":2}"}}`, 200, "")
@@ -149,26 +149,30 @@ func TestTritonsExtensionsAnswerAsTriton(t *testing.T) {
 
 func TestWhatIsAboutTheProcessNeedsItsKey(t *testing.T) {
 	const key = "the-key-of-management"
-	for _, c := range []triton.Config{{}, {Key: key}, {Key: key, Open: true}} {
+	page := []string{"Origin", "https://example.com"}
+	none, wrong, right := []string{}, []string{"X-Api-Key", "another"}, []string{"Authorization", "Bearer " + key}
+	f := func(c triton.Config, want int, header ...string) {
+		t.Helper()
 		address, _ := serve(t, Config{}, func(p *gateway.Path, config *Config) {
 			c.Path, c.Models = p, &repository{}
 			config.Triton = triton.New(c)
 		})
-		url := "http://" + address + "/v2/repository/index"
-		want := http.StatusUnauthorized
-		if c.Key == "" {
-			want = http.StatusForbidden
-		}
-		for _, header := range [][]string{nil, {"X-Api-Key", "another"}} {
-			if got, body, _ := asks(t, "POST", url, "", header...); got != want || !strings.Contains(body, `{"error":"`) {
-				t.Errorf("%+v, with %v: answered %d %s", c, header, got, body)
-			}
-		}
-		if c.Key == "" {
-			continue
-		}
-		if got, body, _ := asks(t, "POST", url, "", "Authorization", "Bearer "+key); got != http.StatusOK {
-			t.Errorf("with the key: answered %d %s", got, body)
+		got, body, _ := asks(t, "POST", "http://"+address+"/v2/repository/index", "", header...)
+		if got != want || got != 200 && !strings.HasPrefix(body, `{"error":"This API is restricted`) {
+			t.Errorf("key %q, open: %v, with %v: answered %d %s", c.Key, c.Open, header, got, body)
 		}
 	}
+	for _, h := range [][]string{none, wrong, right, page} {
+		f(triton.Config{}, http.StatusForbidden, h...)
+	}
+	for _, h := range [][]string{none, wrong, page} {
+		f(triton.Config{Key: key}, http.StatusUnauthorized, h...)
+	}
+	f(triton.Config{Key: key}, http.StatusOK, right...)
+	f(triton.Config{Key: key}, http.StatusOK, append(right, page...)...)
+	for _, h := range [][]string{none, wrong, right} {
+		f(triton.Config{Key: key, Open: true}, http.StatusOK, h...)
+	}
+	f(triton.Config{Key: key, Open: true}, http.StatusUnauthorized, page...)
+	f(triton.Config{Open: true}, http.StatusForbidden, page...)
 }

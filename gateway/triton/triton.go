@@ -24,8 +24,8 @@ type Config struct {
 	Log Log
 	// Regions is the clients' shared memory; nil does not allow it.
 	Regions Regions
-	// Key is what calls that are about the process, not about one endpoint, need as
-	// their credential. Without one they are answered where Open says so.
+	// Key is the credential for calls that are about the process and not about one
+	// endpoint; empty is none. Open answers them without one, but for web pages.
 	Key  string
 	Open bool
 }
@@ -89,19 +89,19 @@ func errorf(s scorer.Status, format string, args ...any) error {
 }
 
 // Manage says whether a caller may make the calls that are about the process: the
-// index, loading, logging, tracing and shared memory. With a key they need it;
-// without one they are open or closed, for all.
-func (x *Extensions) Manage(credential []byte) error {
+// index, loading, logging, tracing and shared memory. They need the key, unless
+// they are open; page says that a web page makes the call, which always needs it,
+// since anybody's page can call what listens on the machine of who looks at it.
+func (x *Extensions) Manage(credential []byte, page bool) error {
+	sum := sha256.Sum256(credential)
+	known := x.config.Key != "" && subtle.ConstantTimeCompare(sum[:], x.key[:]) == 1
 	switch {
-	case x.config.Key == "" && x.config.Open:
+	case known, x.config.Open && !page:
 		return nil
 	case x.config.Key == "":
-		return errorf(scorer.PermissionDenied, "This API is restricted: start the server with --management-key-file, or, in a network that is trusted, with --open-management")
+		return errorf(scorer.PermissionDenied, "This API is restricted: start the server with --management and call with its key, or, in a network that is trusted, with --open-management")
 	}
-	if sum := sha256.Sum256(credential); subtle.ConstantTimeCompare(sum[:], x.key[:]) != 1 {
-		return errorf(scorer.Unauthenticated, "no valid credential; send the management key as 'Authorization: Bearer KEY'")
-	}
-	return nil
+	return errorf(scorer.Unauthenticated, "This API is restricted: send the management key as 'Authorization: Bearer KEY', or, in a network that is trusted, start the server with --open-management")
 }
 
 // ModelStatistics are those of one version.
@@ -193,9 +193,17 @@ func (x *Extensions) ModelConfig(credential []byte, name, version string) (json.
 
 // Index lists the models; only those that are ready where ready is set.
 func (x *Extensions) Index(ready bool) []Entry {
-	list := x.served()
+	list, there := []Entry{}, map[string]bool{}
 	if x.config.Models != nil {
 		list = x.config.Models.Index()
+	}
+	for i := range list {
+		there[list[i].Name] = true
+	}
+	for _, e := range x.served() {
+		if !there[e.Name] {
+			list = append(list, e)
+		}
 	}
 	if ready {
 		list = slices.DeleteFunc(list, func(e Entry) bool { return e.State != Ready })
@@ -203,7 +211,7 @@ func (x *Extensions) Index(ready bool) []Entry {
 	return list
 }
 
-// served is the index of a process without a repository.
+// served are the versions of all endpoints.
 func (x *Extensions) served() []Entry {
 	endpoints := x.config.Path.Snapshot().Endpoints()
 	list := []Entry{}
@@ -219,14 +227,16 @@ func (x *Extensions) served() []Entry {
 	return list
 }
 
-var errNotExplicit = errorf(scorer.Unsupported, "explicit model load / unload is not allowed if polling is enabled")
+// ErrNotExplicit is what a load or unload is answered where models are not loaded
+// by request.
+var ErrNotExplicit = errorf(scorer.InvalidArgument, "explicit model load / unload is not allowed if polling is enabled")
 
 // Load loads a model; see Models. files says that the caller sent the model's files
 // with the request.
 func (x *Extensions) Load(ctx context.Context, name string, config []byte, files bool) error {
 	switch {
 	case x.config.Models == nil:
-		return errNotExplicit
+		return ErrNotExplicit
 	case files:
 		return errorf(scorer.Unsupported, "a model's files are not taken from a request; put them into the model repository, and load the model without 'file:' parameters")
 	}
@@ -236,7 +246,7 @@ func (x *Extensions) Load(ctx context.Context, name string, config []byte, files
 // Unload stops serving a model; see Models.
 func (x *Extensions) Unload(ctx context.Context, name string) error {
 	if x.config.Models == nil {
-		return errNotExplicit
+		return ErrNotExplicit
 	}
 	return x.config.Models.Unload(ctx, name)
 }

@@ -70,13 +70,12 @@ func Env(name, otherwise string) string {
 // Process adds the flags that every serving process has.
 func Process(c *cobra.Command, o *serve.Options, format, level *string) {
 	f := c.Flags()
-	f.StringVar(&o.File, "file", "", "specification: a YAML file, or a folder of them (required)")
+	f.StringVar(&o.File, "file", "", "specification: a YAML file, or a folder of them")
 	f.StringVar(&o.Metrics, "metrics", "127.0.0.1:8002", "address of /metrics, /healthz and /readyz, with tls:// before it to serve them over HTTPS; empty for none")
 	f.IntVar(&o.MaxBody, "max-body", 100<<20, "most bytes of a request's body; a larger one gets 413")
 	f.DurationVar(&o.DrainTimeout, "drain-timeout", 30*time.Second, "on SIGTERM, how long running requests may take before they are cut off")
 	f.StringVar(format, "log-format", "text", "text or json")
 	f.StringVar(level, "log-level", "info", "debug, info, warn or error")
-	_ = c.MarkFlagRequired("file") // the flag is there
 }
 
 // Front adds the flags of processes that clients call.
@@ -116,11 +115,13 @@ func Finish(c *cobra.Command, o *serve.Options, format, level string) error {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return fmt.Errorf("--log-level %s: must be debug, info, warn or error", level)
 	}
-	o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+	o.Levels = serve.NewLevels(l)
+	all := &slog.HandlerOptions{Level: slog.LevelDebug}
 	switch format {
 	case "text":
+		o.Log = slog.New(o.Levels.Over(slog.NewTextHandler(os.Stderr, all)))
 	case "json":
-		o.Log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+		o.Log = slog.New(o.Levels.Over(slog.NewJSONHandler(os.Stderr, all)))
 	default:
 		return fmt.Errorf("--log-format %s: must be text or json", format)
 	}

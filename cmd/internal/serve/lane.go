@@ -35,7 +35,7 @@ func Scorer(ctx context.Context, o Options) error {
 	var draining atomic.Bool
 	failed := make(chan error, 2)
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
-		stage, err := set.Stage(ctx, configs(endpoints))
+		stage, err := set.Stage(ctx, configs(endpoints, nil))
 		if err != nil {
 			return err
 		}

@@ -30,6 +30,7 @@ var order = map[string][]string{
 	"scorer/codec":      {"scorer", "scorer/codec/wire", "accel/tensor"},
 	"scorer/codec/wire": {},
 	"scorer/lane":       {"scorer"},
+	"scorer/shm":        {"scorer"},
 	"scorer/model":      {"scorer", "scorer/batch", "scorer/codec", "accel", "accel/tensor"},
 
 	"auth":        {},

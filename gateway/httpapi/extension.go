@@ -12,6 +12,8 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"sluice.dev/auth"
+	"sluice.dev/gateway"
 	"sluice.dev/gateway/triton"
 	"sluice.dev/scorer"
 )
@@ -113,6 +115,9 @@ func (s *Server) extend(ctx *fasthttp.RequestCtx, t target, e extension) {
 			return m == "GET" && !e.get || m == "POST" && !e.post
 		}), ", "))
 		err = scorer.Errorf(scorer.MethodNotAllowed, "Method Not Allowed")
+	case h.several:
+		status, message := gateway.Refuse(auth.ErrSeveral)
+		err = scorer.Errorf(status, "%s", message)
 	case !named || !versioned:
 		err = scorer.Errorf(scorer.InvalidArgument, "the path has a name that is not properly percent-encoded")
 	case length > maxManagement || len(r.body) > maxManagement:

@@ -235,6 +235,9 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 	if s.config.Access.Log != nil {
 		began = scorer.Now()
 	}
+	if h.encoded {
+		defer s.large.leave(&ctx.Request.Header)
+	}
 	c := s.path.Call()
 	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
 		c.Response.Fail(status, message)
@@ -253,9 +256,6 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 
 // prepare fills in the call. A status other than OK answers it at once.
 func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t target) (scorer.Status, string) {
-	if h.encoded {
-		return scorer.Unsupported, "Unsupported compression type"
-	}
 	if h.several {
 		c.Refusal = auth.ErrSeveral
 		return gateway.Refuse(c.Refusal)
@@ -273,7 +273,15 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 	c.SetTrace(h.trace)
 	c.SetPriority(h.priority)
 	c.SetCopy(h.mirror)
-	return encode(c, t.op, h.headLength, ctx.Request.Body())
+	body := ctx.Request.Body()
+	if h.encoded && s.path.MayCall(c.Name, c.Credential) { // whom the path refuses gets no work done
+		var status scorer.Status
+		var message string
+		if body, status, message = s.inflate(ctx); status != scorer.OK {
+			return status, message
+		}
+	}
+	return encode(c, t.op, h.headLength, body)
 }
 
 // encode sets the call's body with what is known about its form.

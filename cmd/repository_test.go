@@ -106,7 +106,8 @@ func TestAModelRepositoryIsServed(t *testing.T) {
 		files[fmt.Sprintf("Many.v1/%d/model.onnx", n)] = "linear.onnx"
 	}
 	put(t, dir, files)
-	s := serveRepository(t, dir)
+	admin := free(t)
+	s := serveRepository(t, dir, "--metrics", admin, "--triton-metrics")
 	s.serves("latest", "3")
 	s.serves("latest/versions/1", "404") // the version policy leaves it out
 	s.serves("Many.v1", "8")
@@ -122,6 +123,17 @@ func TestAModelRepositoryIsServed(t *testing.T) {
 		a, err := call(http.MethodGet, s.url+"/v2/models/Many.v1/versions/8/stats", nil)
 		return err == nil && bytes.Contains(a.body, []byte(`"inference_count":2,"execution_count":2,"inference_stats":{"success":{"count":2,`))
 	})
+	a, _ = call(http.MethodGet, "http://"+admin+"/metrics", nil)
+	for _, line := range []string{
+		`nv_inference_request_success{model="Many.v1",version="8"} 2`, `nv_inference_count{model="Many.v1",version="8"} 2`,
+		`nv_inference_exec_count{model="Many.v1",version="8"} 2`, `nv_inference_request_failure{model="Many.v1",reason="BACKEND",version="8"} 0`,
+		`nv_inference_pending_request_count{model="Many.v1",version="8"} 0`, `nv_inference_compute_infer_duration_us{model="Many.v1",version="8"} `,
+		`nv_model_load_duration_secs{model="latest",version="3"} `,
+	} {
+		if !bytes.Contains(a.body, []byte("\n"+line)) {
+			t.Errorf("metrics lack %s", line)
+		}
+	}
 	s.wants("POST", "/v2/repository/models/latest/load", "", 400, `{"error":"explicit model load / unload is not allowed if polling is enabled"}`)
 	s.stop()
 }

@@ -75,6 +75,7 @@ type Set struct {
 	started atomic.Pointer[[]*batch.Runner] // all of runners
 	slots   map[string]int
 	current map[Key]*Version
+	serving atomic.Pointer[map[Key]*Version] // current, for anybody
 	closing sync.WaitGroup
 }
 
@@ -88,8 +89,12 @@ func NewSet(drivers []accel.Driver, o Observer, log *slog.Logger) *Set {
 		s.drivers[d.Name()] = d
 	}
 	s.started.Store(&[]*batch.Runner{})
+	s.serving.Store(&s.current)
 	return s
 }
+
+// Serving are the versions of the current set, not to be modified. For anybody.
+func (s *Set) Serving() map[Key]*Version { return *s.serving.Load() }
 
 // Stage is a set of loaded versions that waits to become the current one.
 type Stage struct {
@@ -159,7 +164,9 @@ func (s *Set) load(c Config) (*Version, error) {
 	}
 	s.log.Info("model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
 		"device", device.Name, "max_batch", limit, "digest", c.digest, "seconds", time.Since(began).Seconds())
-	return s.open(c, driver.Name(), device, inst, limit), nil
+	v := s.open(c, driver.Name(), device, inst, limit)
+	v.loading = time.Since(began)
+	return v, nil
 }
 
 // pick finds the driver that a configuration names, and its first device.
@@ -233,6 +240,7 @@ func (st *Stage) Commit() {
 	s := st.set
 	old := s.current
 	s.current = st.versions
+	s.serving.Store(&st.versions)
 	for k, v := range old {
 		if s.current[k] != v {
 			s.closing.Go(func() { v.close(s.log) })

@@ -20,10 +20,15 @@ type Version struct {
 	queue  *batch.Queue
 	tally  *tally
 	offer  scorer.Offer
+
+	loading time.Duration // how long it took
 }
 
 // Offer says what the version is and how much of it may be in flight.
 func (v *Version) Offer() scorer.Offer { return v.offer }
+
+// Loading is how long the version took to load and to warm up.
+func (v *Version) Loading() time.Duration { return v.loading }
 
 // Waiting is how many requests wait for a device.
 func (v *Version) Waiting() int { return v.queue.Waiting() }

@@ -106,6 +106,7 @@ func Lane(c *cobra.Command, o *serve.Options) {
 func Models(c *cobra.Command, o *serve.Options) {
 	c.Flags().StringVar(&o.Library, "ort-library", Env("SLUICE_ORT_LIBRARY", ""),
 		"path of ONNX Runtime's shared library [$SLUICE_ORT_LIBRARY]; default what 'sluice runtime install' installed")
+	c.Flags().BoolVar(&o.NVMetrics, "triton-metrics", false, "serve metrics under Triton's names (nv_inference_…), too, for dashboards and autoscalers that know those")
 	c.Flags().IntVar(&o.CPUSlots, "cpu-slots", 0, "model runs side by side on the CPU; 0 means as many as there are cores")
 }
 

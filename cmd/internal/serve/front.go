@@ -46,6 +46,8 @@ type Options struct {
 	Scorers      []string      // the lanes, of a gateway
 	Repository   Repository    // of models that Sluice serves beside File's
 	OpenManage   bool          // Triton's management calls need no credential
+	NVMetrics    bool          // metrics have Triton's names, too
+	ClientMemory bool          // tensors may be in clients' shared memory
 	MaxBody      int           // bytes of a request's body
 	AccessLog    string        // file of the access log; - is standard output, empty is none
 	AccessShare  float64       // of the served requests that are written there

@@ -29,6 +29,9 @@ func Scorer(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if o.NVMetrics {
+		registry.MustRegister(nvMetrics{set, nil})
+	}
 	s := newShelf(set.Start)
 	server := lane.NewServer(lane.ServerConfig{MaxBody: o.MaxBody, Log: o.Log}, s)
 	defer server.Close()

@@ -28,6 +28,9 @@ func Sluice(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
+	if o.NVMetrics {
+		f.registry.MustRegister(nvMetrics{set, f.path})
+	}
 	failed := make(chan error, 3)
 	f.models.put = func(ctx context.Context, endpoints []*spec.Endpoint, configs []model.Config) error {
 		return f.applyLocal(ctx, set, endpoints, configs)

@@ -20,6 +20,7 @@ import (
 	"sluice.dev/accel/tensor"
 	"sluice.dev/scorer"
 	"sluice.dev/scorer/batch"
+	"sluice.dev/scorer/codec"
 )
 
 // Auto is the accelerator name that picks the best one that this machine has.
@@ -66,6 +67,10 @@ type Observer func(Key) batch.Observer
 
 // Set is the versions of a process. One goroutine at a time stages and closes.
 type Set struct {
+	// Regions is shared memory that requests may refer to, nil for none. It is set
+	// before the first Stage.
+	Regions codec.Regions
+
 	drivers  map[string]accel.Driver
 	observer Observer
 	log      *slog.Logger
@@ -209,12 +214,14 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 		o = s.observer(c.Key())
 	}
 	counts := newTally(o)
+	reach := codec.Reach{Regions: s.Regions}
 	var document json.RawMessage
 	if c.Plan != nil {
 		document = c.Plan.Document(inst.Signature(), limit)
+		reach.Labels = c.Plan.Labels
 	}
 	return &Version{
-		config: c, inst: inst, queue: r.Open(inst, limit, counts), tally: counts,
+		config: c, inst: inst, queue: r.Open(inst, limit, counts), tally: counts, reach: reach,
 		offer: scorer.Offer{
 			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
 			// Two batches per slot: one that runs, and one that gathers meanwhile.

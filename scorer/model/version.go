@@ -20,6 +20,7 @@ type Version struct {
 	queue  *batch.Queue
 	tally  *tally
 	offer  scorer.Offer
+	reach  codec.Reach // of its requests
 
 	loading time.Duration // how long it took
 }
@@ -45,6 +46,7 @@ func (v *Version) close(log *slog.Logger) {
 
 // decode reads the body into in and prepares job.
 func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) error {
+	in.Reach = &v.reach
 	err := in.Decode(req.Kind, &v.offer.Signature, v.config.Endpoint, v.config.Version, req.HeadLength, req.Body)
 	if err != nil {
 		return err

@@ -28,6 +28,7 @@ import (
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/gateway/snapshot"
 	"sluice.dev/gateway/triton"
+	"sluice.dev/scorer/shm"
 )
 
 // Options of a process. Each uses those that it needs.
@@ -72,6 +73,7 @@ type front struct {
 	certs    *certs.Certs // nil serves plain HTTP
 	keys     *keyring
 	models   *models
+	memory   *shm.Regions                              // nil allows none
 	admin    string                                    // the management key; empty for none
 	managed  string                                    // URL of the management API; empty for none
 	specs    atomic.Pointer[map[string]*spec.Endpoint] // what is served now
@@ -146,6 +148,10 @@ func (f *front) extensions() (*triton.Extensions, error) {
 	c := triton.Config{Path: f.path, Key: f.admin, Log: f.o.Levels}
 	if f.o.Repository.Dir != "" {
 		c.Models = f.models
+	}
+	if f.o.ClientMemory {
+		f.memory = shm.New()
+		c.Regions = f.memory
 	}
 	c.Open = f.o.OpenManage || c.Models != nil && local(f.o.HTTP)
 	return triton.New(c), nil

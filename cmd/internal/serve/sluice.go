@@ -28,6 +28,10 @@ func Sluice(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
+	if f.memory != nil {
+		set.Regions = f.memory
+		defer f.memory.Close()
+	}
 	if o.NVMetrics {
 		f.registry.MustRegister(nvMetrics{set, f.path})
 	}

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -279,4 +280,108 @@ func TestASpecificationNamesVersionsOfTheRepository(t *testing.T) {
 		t.Errorf("without a key, statistics are %s", a.body)
 	}
 	s.stop()
+}
+
+// Classes with labels, tensors in shared memory, and KServe's first protocol, on a
+// real model.
+func TestWhatTritonsAndKServesClientsSend(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	labels := "zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n"
+	put(t, dir, map[string]string{
+		"d/1/model.onnx": "linear.onnx", "d/digits.txt": labels,
+		"d/config.pbtxt":      "max_batch_size: 4\noutput { name: 'probabilities' data_type: TYPE_FP32 dims: [ 10 ] label_filename: 'digits.txt' }",
+		"square/1/model.onnx": "linear.onnx", "square/config.pbtxt": "max_batch_size: 4 input { name: 'input' data_type: TYPE_FP32 dims: [ 8, 8 ] reshape { shape: [ 64 ] } }",
+		"alone/1/model.onnx": "linear.onnx", "alone/config.pbtxt": "max_batch_size: 0",
+	})
+	s := serveRepository(t, dir, "--allow-client-shm")
+	var request struct {
+		Inputs []struct {
+			Data []float32 `json:"data"`
+		} `json:"inputs"`
+	}
+	if err := json.Unmarshal(one(t), &request); err != nil {
+		t.Fatal(err)
+	}
+	row, err := json.Marshal(request.Inputs[0].Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outputs := func(model, shape, more string) map[string][]any {
+		t.Helper()
+		body := fmt.Sprintf(`{"inputs":[{"name":"input","shape":%s,"datatype":"FP32","data":%s}]%s}`, shape, row, more)
+		a := must(t, http.MethodPost, s.url+"/v2/models/"+model+"/infer", []byte(body))
+		var answer struct {
+			Outputs []struct {
+				Name string
+				Data []any
+			}
+		}
+		if err := json.Unmarshal(a.body, &answer); err != nil || a.status != http.StatusOK {
+			t.Fatalf("%s: %d %s %v", model, a.status, a.body, err)
+		}
+		all := map[string][]any{}
+		for _, o := range answer.Outputs {
+			all[o.Name] = o.Data
+		}
+		return all
+	}
+	label := int(outputs("d", "[1,64]", "")["label"][0].(float64))
+	best := fmt.Sprint(outputs("d", "[1,64]", `,"outputs":[{"name":"probabilities","parameters":{"classification":1}}]`)["probabilities"][0])
+	if name := strings.Split(labels, "\n")[label]; !strings.HasSuffix(best, fmt.Sprintf(":%d:%s", label, name)) {
+		t.Errorf("the best class is %s; want %d, %s", best, label, name)
+	}
+	if got := outputs("square", "[1,8,8]", "")["label"][0]; got != float64(label) {
+		t.Errorf("reshaped, the label is %v; want %d", got, label)
+	}
+	if got := outputs("alone", "[1,64]", "")["label"][0]; got != float64(label) {
+		t.Errorf("alone, the label is %v; want %d", got, label)
+	}
+
+	// More rows than a batch may have are answered, in several.
+	rows := strings.TrimSuffix(strings.Repeat(string(row)+",", 5), ",")
+	a := must(t, http.MethodPost, s.url+"/v1/models/d:predict", []byte(`{"instances":[`+rows+`]}`))
+	var v1 struct{ Predictions []struct{ Label int } }
+	if err := json.Unmarshal(a.body, &v1); err != nil || len(v1.Predictions) != 5 || v1.Predictions[4].Label != label {
+		t.Errorf("v1: %d %s %v", a.status, a.body, err)
+	}
+	s.memory(t, request.Inputs[0].Data, label)
+	s.stop()
+}
+
+// memory scores a row in shared memory.
+func (s tritonLike) memory(t *testing.T, row []float32, label int) {
+	t.Helper()
+	f, err := os.CreateTemp("/dev/shm", "sluice-test-")
+	if err != nil {
+		t.Skip("this machine has no shared memory: ", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if err := binary.Write(f, binary.LittleEndian, row); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(300); err != nil {
+		t.Fatal(err)
+	}
+	register := fmt.Sprintf(`{"key":"/%s","offset":0,"byte_size":300}`, filepath.Base(f.Name()))
+	s.wants("POST", "/v2/systemsharedmemory/region/r/register", register, 200, "")
+	s.wants("POST", "/v2/systemsharedmemory/region/r/register", register, 400, `{"error":"shared memory region 'r' already in manager"}`)
+	infer := `{"inputs":[{"name":"input","shape":[1,64],"datatype":"FP32","parameters":{"shared_memory_region":"r","shared_memory_byte_size":256}}],` +
+		`"outputs":[{"name":"label","parameters":{"shared_memory_region":"r","shared_memory_offset":256,"shared_memory_byte_size":8}}]}`
+	s.wants("POST", "/v2/models/d/infer", infer, 200, `{"model_name":"d","model_version":"1","outputs":[{"name":"label","datatype":"INT64","shape":[1],`+
+		`"parameters":{"shared_memory_region":"r","shared_memory_offset":256,"shared_memory_byte_size":8}}]}`)
+	var got int64
+	if _, err := f.Seek(256, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := binary.Read(f, binary.LittleEndian, &got); err != nil || got != int64(label) {
+		t.Errorf("label %d, %v; want %d", got, err, label)
+	}
+	if err := f.Truncate(100); err != nil { // which ends other servers
+		t.Fatal(err)
+	}
+	s.wants("POST", "/v2/models/d/infer", infer, 400, `{"error":"shared memory region 'r' needs 256 bytes from 0 of an object that has 100"}`)
+	s.wants("POST", "/v2/systemsharedmemory/region/r/unregister", "", 200, "")
+	s.wants("POST", "/v2/models/d/infer", infer, 400, `{"error":"Unable to find shared memory region: 'r'"}`)
 }

@@ -79,6 +79,7 @@ var extensions = [...]extension{
 	opStats:            {get: true, answer: (*Server).statistics},
 	opConfig:           {get: true, answer: (*Server).modelConfig},
 	opGenerate:         {post: true, answer: (*Server).generate},
+	opExplain:          {post: true, answer: (*Server).explain},
 	opIndex:            {post: true, manages: true, answer: (*Server).index},
 	opLoad:             {post: true, manages: true, answer: (*Server).load},
 	opUnload:           {post: true, manages: true, answer: (*Server).unload},
@@ -172,6 +173,10 @@ func (s *Server) modelConfig(r *request) (any, error) {
 
 func (s *Server) generate(*request) (any, error) {
 	return nil, scorer.Errorf(scorer.Unsupported, "generate and generate_stream are not offered: no model of this server produces text; use infer")
+}
+
+func (s *Server) explain(*request) (any, error) {
+	return nil, scorer.Errorf(scorer.Unsupported, "explain, classify and regress are not offered; use predict")
 }
 
 // object reads the body as a JSON object; an empty one is empty.

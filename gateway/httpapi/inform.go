@@ -79,6 +79,10 @@ func (s *Server) informModel(ctx *fasthttp.RequestCtx, t target) {
 		health(ctx, e)
 	case opModelReady:
 		modelReady(ctx, e, versions, len(version) > 0)
+	case opV1Model:
+		v1Model(ctx, e, versions)
+	case opV1Metadata:
+		s.describe(ctx, e, versions, v1Metadata)
 	case opSwagger:
 		s.describe(ctx, e, versions, swagger)
 	default:

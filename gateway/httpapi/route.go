@@ -17,9 +17,13 @@ const (
 	opModel
 	opModelReady
 	opInfer
+	opPredict // KServe's first protocol, and TensorFlow Serving's
+	opV1Model
+	opV1Metadata
 	opStats // Triton's extensions
 	opConfig
 	opGenerate
+	opExplain
 	opIndex
 	opLoad
 	opUnload
@@ -32,7 +36,7 @@ const (
 )
 
 // post reports whether the operation is called with POST, else with GET.
-func (o op) post() bool { return o == opScore || o == opInfer }
+func (o op) post() bool { return o == opScore || o == opInfer || o == opPredict }
 
 // target is a parsed path. The names are as sent: still percent-encoded.
 type target struct {
@@ -44,6 +48,7 @@ type target struct {
 // parse reads a request target without its query:
 //
 //	/api/v1/service/NAME/[score|swagger.json]
+//	/v1/models, and what parseV1 reads
 //	/v2[/], /v2/health/{live,ready}, /v2/models[/]
 //	/v2/models/NAME[/versions/VERSION][/{ready,infer,stats,config,generate,generate_stream}]
 //	/v2/models/NAME/trace/setting, and what parseExtension reads
@@ -53,6 +58,9 @@ func parse(uri []byte) target {
 	}
 	if rest, ok := bytes.CutPrefix(uri, []byte("/v2")); ok {
 		return parseOIP(rest)
+	}
+	if rest, ok := bytes.CutPrefix(uri, []byte("/v1/models")); ok {
+		return parseV1(rest)
 	}
 	if rest, ok := bytes.CutPrefix(uri, []byte("/api/v1/service/")); ok {
 		return parseAML(rest)

@@ -289,6 +289,8 @@ func encode(c *gateway.Call, o op, headLength int, body []byte) (scorer.Status, 
 	switch {
 	case o == opScore:
 		c.SetBody(scorer.AML, 0, body)
+	case o == opPredict:
+		c.SetBody(scorer.V1, 0, body)
 	case headLength == -1:
 		c.SetBody(scorer.OIP, 0, body)
 	case headLength == 0:

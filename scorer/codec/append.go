@@ -14,8 +14,12 @@ import (
 // dst. It returns the extended dst and, where raw tensors follow the JSON, the
 // JSON's length in bytes, else 0. Errors are *scorer.Error.
 func (r *Infer) Append(dst []byte, sig *tensor.Signature, model, version string, out []tensor.Tensor) ([]byte, int, error) {
-	if r.kind == scorer.AML {
+	switch r.kind {
+	case scorer.AML:
 		dst, err := r.appendAML(dst, sig, out)
+		return dst, 0, err
+	case scorer.V1:
+		dst, err := r.appendV1(dst, sig, out)
 		return dst, 0, err
 	}
 	if len(r.wanted) == 0 {

@@ -18,6 +18,8 @@
 // less, they are one row. The answer has a member per output with nested arrays,
 // within "Results" where the request had "Inputs".
 //
+// KServe's first protocol and TensorFlow Serving's JSON (scorer.V1): see decodeV1.
+//
 // Protobuf (scorer.GRPC, scorer.TFServing): the Open Inference Protocol's
 // ModelInferRequest and TF Serving's PredictRequest, read where they stand. Fields
 // may come in any order, several times and in parts, as protobuf allows; the texts
@@ -51,14 +53,16 @@ type Infer struct {
 
 	kind    scorer.Kind
 	results bool   // the answer goes into "Results"
+	byRow   bool   // the answer is predictions
 	id      []byte // as it stands between its quotes; nil if there was none
 	binary  bool   // outputs are raw unless they say otherwise
 	wanted  []output
 	given   []input
 
-	memory []byte   // decoded data
-	shapes []int64  // shapes of the inputs
-	raws   [][]byte // raw tensors of a protobuf request, in its inputs' order
+	memory  []byte   // decoded data
+	shapes  []int64  // shapes of the inputs
+	raws    [][]byte // raw tensors of a protobuf request, in its inputs' order
+	columns []column // inputs of a request by rows
 
 	concluded []tensor.Tensor // of wanted, where some are not just the model's outputs
 }
@@ -85,13 +89,19 @@ type output struct {
 }
 
 // Size is the memory in bytes that r keeps between requests.
-func (r *Infer) Size() int { return cap(r.memory) }
+func (r *Infer) Size() int {
+	n := cap(r.memory)
+	for i := range r.columns {
+		n += cap(r.columns[i].data)
+	}
+	return n
+}
 
 // Decode reads body, which stays lent for as long as Inputs is used and until
 // Append. model and version name what is called, for messages. Errors are
 // *scorer.Error.
 func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version string, headLength int, body []byte) error {
-	r.kind, r.results, r.id, r.binary, r.Rows, r.Timeout = kind, false, nil, false, 1, 0
+	r.kind, r.results, r.byRow, r.id, r.binary, r.Rows, r.Timeout = kind, false, false, nil, false, 1, 0
 	r.wanted, r.given = r.wanted[:0], r.given[:0]
 	r.memory, r.shapes, r.raws = r.memory[:0], r.shapes[:0], r.raws[:0]
 	var err error
@@ -102,6 +112,8 @@ func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version s
 		err = r.decodeRaw(sig, model, body)
 	case scorer.AML:
 		err = r.decodeAML(sig, model, body)
+	case scorer.V1:
+		err = r.decodeV1(sig, model, body)
 	case scorer.GRPC:
 		err = r.decodeGRPC(sig, model, body)
 	case scorer.TFServing:

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -374,5 +375,28 @@ func TestCountingDoesNotAllocate(t *testing.T) {
 	c.Ran(batch.Run{Rows: 8, Jobs: 8, Ended: 8})
 	if n := testing.AllocsPerRun(100, func() { c.Ran(batch.Run{Rows: 8, Jobs: 8, Ended: 8}) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestDimensionsBecomeTheModelsOwn(t *testing.T) {
+	f := func(shape, want []int64, batched bool, out ...int64) {
+		t.Helper()
+		if got := resize([]int64{9}, shape, want, batched)[1:]; !slices.Equal(got, out) {
+			t.Errorf("%v as %v, batched: %v, is %v; want %v", shape, want, batched, got, out)
+		}
+	}
+	f([]int64{5, 8, 8}, []int64{-1, 64}, true, 5, 64)
+	f([]int64{5, 64}, []int64{-1, 8, 8}, true, 5, 8, 8)
+	f([]int64{5, 2, 6}, []int64{-1, -1, 3}, true, 5, 4, 3)
+	f([]int64{2, 2, 5}, []int64{-1, 4}, false, 5, 4)
+	f([]int64{5, 1}, []int64{-1}, true, 5)
+	f([]int64{1}, []int64{}, false)
+	f([]int64{0, 8}, []int64{-1, 2, 4}, true, 0, 2, 4)
+}
+
+func BenchmarkCount(b *testing.B) {
+	c := newTally(nil)
+	for b.Loop() {
+		c.Ran(batch.Run{Rows: 8, Jobs: 8, Ended: 8, Queue: 1, Input: 1, Infer: 1, Output: 1})
 	}
 }

@@ -385,3 +385,30 @@ func (s tritonLike) memory(t *testing.T, row []float32, label int) {
 	s.wants("POST", "/v2/systemsharedmemory/region/r/unregister", "", 200, "")
 	s.wants("POST", "/v2/models/d/infer", infer, 400, `{"error":"Unable to find shared memory region: 'r'"}`)
 }
+
+// A gateway tells what its scorers, which are other processes, know of a model.
+func TestAGatewayTellsWhatItsScorersKnow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	socket, at := filepath.Join(dir, "lane"), free(t)
+	start(t, "scorer", "--file", digits+"endpoint.yaml", "--listen", "unix://"+socket, "--metrics", "")
+	p := start(t, "gateway", "--file", digits+"endpoint.yaml", "--scorer", "unix://"+socket, "--http", at, "--metrics", "", "--state", filepath.Join(dir, "state"))
+	s := tritonLike{p, "http://" + at}
+	infer := s.url + "/v2/models/digits/versions/mlp/infer"
+	eventually(t, "ready", func() bool {
+		a, err := call(http.MethodPost, infer, one(t), bearer...)
+		return err == nil && a.status == http.StatusOK
+	})
+	must(t, http.MethodPost, infer, one(t), bearer...)
+	eventually(t, "counted", func() bool {
+		a := must(t, http.MethodGet, s.url+"/v2/models/digits/versions/mlp/stats", nil, bearer...)
+		return bytes.Contains(a.body, []byte(`"name":"digits","version":"mlp","last_inference":1`)) && bytes.Contains(a.body, []byte(`"inference_count":2,"execution_count":2,`))
+	})
+	a := must(t, http.MethodGet, s.url+"/v2/models/digits/versions/mlp/config", nil, bearer...)
+	if a.status != http.StatusOK || !bytes.HasPrefix(a.body, []byte(`{"name":"digits","platform":"onnxruntime_onnx","backend":"onnxruntime",`)) {
+		t.Errorf("config %d %s", a.status, a.body)
+	}
+	s.wants("GET", "/v2/models/digits/stats", "", 401, `{"error":"no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'"}`)
+	s.wants("POST", "/v2/repository/index", "", 403,
+		`{"error":"This API is restricted: start the server with --management and call with its key, or, in a network that is trusted, with --open-management"}`)
+}

@@ -14,8 +14,11 @@ const statisticsTimeout = 5 * time.Second
 // Errors are *scorer.Error.
 func (p *Path) Statistics(v *Version) (scorer.Statistics, error) {
 	sum := scorer.Statistics{Batches: []scorer.BatchStatistics{}}
-	for _, r := range v.Pool.scorers() {
-		one, err := p.ask(r)
+	for _, r := range v.Pool.Offered() {
+		if !r.Offer.Knows(scorer.Stats) {
+			return sum, scorer.Errorf(scorer.Unsupported, "what serves version '%s' of model '%s' has no statistics", v.Name, v.Endpoint)
+		}
+		one, err := p.ask(r.Scorer)
 		if err != nil {
 			return sum, err
 		}
@@ -43,14 +46,14 @@ func (p *Path) ask(r scorer.Scorer) (s scorer.Statistics, err error) {
 	return s, nil
 }
 
-// scorers are the replicas that are there.
-func (p *Pool) scorers() []scorer.Scorer {
+// Offered are the replicas that are there.
+func (p *Pool) Offered() []Offered {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var list []scorer.Scorer
+	var list []Offered
 	for _, r := range p.replicas {
 		if !r.gone {
-			list = append(list, r.scorer)
+			list = append(list, Offered{Scorer: r.scorer, Offer: r.offer})
 		}
 	}
 	return list

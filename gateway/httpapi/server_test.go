@@ -58,7 +58,7 @@ func serveOn(t testing.TB, c Config, wrap func(net.Listener) net.Listener, more 
 		t.Fatal(err)
 	}
 	pool := path.Pool(gateway.Key{Endpoint: "e", Version: "v"})
-	pool.SetReplicas([]gateway.Offered{{Scorer: mirror{}, Offer: scorer.Offer{Window: 64, Config: json.RawMessage(`{"name":"e","max_batch_size":4}`)}}})
+	pool.SetReplicas([]gateway.Offered{{Scorer: mirror{}, Offer: scorer.Offer{Window: 64, Kinds: scorer.Kinds, Config: json.RawMessage(`{"name":"e","max_batch_size":4}`)}}})
 	path.Swap(gateway.NewSnapshot(1, []*gateway.Endpoint{{
 		Name: "e", Auth: auth.Open{}, Split: split,
 		Versions: []*gateway.Version{{Version: version, Pool: pool, Limits: gateway.Limits{QueueWait: time.Minute, ScoringTimeout: time.Minute}}},

@@ -121,9 +121,9 @@ func (x *Extensions) Statistics(credential []byte, name, version string) ([]Mode
 			if !x.config.Path.MayCall([]byte(other), credential) {
 				continue
 			}
-			var err error
-			if list, err = x.appendStatistics(list, snapshot.Endpoint([]byte(other)).Versions); err != nil {
-				return nil, err
+			// Versions that do not tell are left out: others do.
+			for _, v := range snapshot.Endpoint([]byte(other)).Versions {
+				list, _ = x.appendStatistics(list, []*gateway.Version{v})
 			}
 		}
 		return list, nil
@@ -157,7 +157,7 @@ func (x *Extensions) appendStatistics(list []ModelStatistics, versions []*gatewa
 	for _, v := range versions {
 		s, err := x.config.Path.Statistics(v)
 		if err != nil {
-			return nil, err
+			return list, err
 		}
 		list = append(list, ModelStatistics{v.Endpoint, v.Name, s})
 	}

@@ -225,9 +225,8 @@ func TestWhoLeavesDoesNotWaitForTheDevice(t *testing.T) {
 	_, v := single(t, d, 1)
 	d.gate = make(chan struct{})
 	leave := func(req *scorer.Request) (resp scorer.Response) {
-		done := make(chan struct{})
+		done, before := make(chan struct{}), req.Wait.Current()
 		go func() { v.Score(req, &resp); close(done) }()
-		before := req.Wait.Current()
 		until(t, "abandoned", func() bool { return req.Wait.Current() != before && req.Wait.Abandon() })
 		<-done
 		return resp

@@ -42,19 +42,21 @@ func Sluice(ctx context.Context, o Options) error {
 	if err := f.models.open(); err != nil {
 		return err
 	}
+	polling, stop := context.WithCancel(ctx)
 	var polls sync.WaitGroup
 	started := func() {
 		f.start(ctx, failed)
 		if o.Repository.Mode == ModePoll {
-			polls.Go(func() { f.models.poll(ctx) })
+			polls.Go(func() { f.models.poll(polling) })
 		}
 	}
 	err = run(ctx, o, f.keeper, f.models.apply, started, failed)
-	if err == nil {
-		polls.Wait() // ctx has ended
-		err = f.drain()
+	stop()
+	polls.Wait()
+	if err != nil {
+		return err
 	}
-	return err
+	return f.drain()
 }
 
 // newSet makes the set of models over the drivers that this build has. A missing

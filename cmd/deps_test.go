@@ -30,6 +30,7 @@ var order = map[string][]string{
 	"scorer/codec":      {"scorer", "scorer/codec/wire", "accel/tensor"},
 	"scorer/codec/wire": {},
 	"scorer/lane":       {"scorer"},
+	"scorer/shm":        {"scorer"},
 	"scorer/model":      {"scorer", "scorer/batch", "scorer/codec", "accel", "accel/tensor"},
 
 	"auth":        {},
@@ -45,8 +46,9 @@ var order = map[string][]string{
 	"gateway/mirror":  {"scorer", "scorer/codec"}, // reads answers, after the path is done with them
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics", "gateway/mirror"},
 	"gateway/header":  {"scorer"},
+	"gateway/triton":  {"gateway", "scorer"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
-	"gateway/httpapi":             {"gateway", "gateway/header", "scorer", "scorer/codec", "auth", "accel/tensor"},
+	"gateway/httpapi":             {"gateway", "gateway/header", "gateway/triton", "scorer", "scorer/codec", "auth", "accel/tensor"},
 	"gateway/grpcapi":             {"auth", "gateway", "gateway/header", "gateway/grpcapi/inferencepb", "gateway/grpcapi/tfservingpb", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},
 	"gateway/grpcapi/inferencepb": {},
 	"gateway/grpcapi/tfservingpb": {},
@@ -55,8 +57,11 @@ var order = map[string][]string{
 	// It gives pools their replicas. Only bodies that go over gRPC are read.
 	"gateway/upstream": {"gateway", "scorer", "scorer/codec", "accel/tensor"},
 
-	"deploy/spec": {},
-	"deploy/api":  {"auth/apikey"}, // its own key is checked as all are
+	"deploy/spec":             {},
+	"deploy/api":              {"auth/apikey"}, // its own key is checked as all are
+	"deploy/repository/pbtxt": {},
+	// A model's configuration says what its tensors look like, and is told as findings.
+	"deploy/repository": {"deploy/repository/pbtxt", "deploy/spec", "accel/tensor"},
 
 	"bench/clients":      {}, // tests alone
 	"bench/load":         {},

@@ -168,12 +168,12 @@ func (e *Endpoint) assign(c *Call) (*Version, scorer.Status) {
 			c.Refusal = &auth.Lacking{Scope: e.PinScope}
 			return nil, scorer.PermissionDenied
 		}
-		i := e.Split.Find(c.Pin)
-		if i < 0 {
+		v := e.Find(c.Pin)
+		if v == nil {
 			return nil, scorer.NotFound
 		}
 		c.Reason = router.Pinned // and nothing else will do
-		return e.Versions[i], scorer.OK
+		return v, scorer.OK
 	}
 	v := e.share(c)
 	if e.Fallback != nil && !v.Pool.Ready() && e.Fallback.Pool.Ready() {

@@ -23,7 +23,7 @@ type Endpoint struct {
 	Auth     auth.Authenticator
 	PinScope string // that a token must have to pin a version, for answers that say so
 	Split    *router.Endpoint
-	Versions []*Version // as in Split
+	Versions []*Version // as in Split; further ones serve only requests that name them
 	Sticky   *Sticky    // nil assigns every request by itself
 	Quota    *Quota     // nil does not limit callers
 	Mirror   *Mirror    // gets copies; nil is none
@@ -100,8 +100,8 @@ func (e *Endpoint) Ready() bool {
 	if err != nil {
 		return false
 	}
-	for i, v := range e.Versions {
-		if shares[i] > 0 && !v.Pool.Ready() {
+	for i, share := range shares {
+		if share > 0 && !e.Versions[i].Pool.Ready() {
 			return false
 		}
 	}
@@ -129,6 +129,26 @@ func (s *Snapshot) AllReady() bool {
 	return true
 }
 
+// Find is the version called name, or nil.
+func (e *Endpoint) Find(name []byte) *Version {
+	for _, v := range e.Versions {
+		if v.Name == string(name) {
+			return v
+		}
+	}
+	return nil
+}
+
+// Default is the version that takes the traffic that no percentile claims.
+func (e *Endpoint) Default() *Version {
+	for _, v := range e.Versions {
+		if v.Version.Default {
+			return v
+		}
+	}
+	return e.Versions[0]
+}
+
 // Swap makes s the current snapshot and returns when no request sees the one
 // before any more.
 func (p *Path) Swap(s *Snapshot) {
@@ -142,7 +162,7 @@ func (p *Path) forget(s *Snapshot) {
 	defer p.mu.Unlock()
 	for k := range p.pools {
 		e := s.endpoints[k.Endpoint]
-		if e == nil || e.Split.Find([]byte(k.Version)) < 0 {
+		if e == nil || e.Find([]byte(k.Version)) == nil {
 			delete(p.pools, k)
 		}
 	}

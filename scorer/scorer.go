@@ -30,11 +30,23 @@ const (
 	GRPC
 	// TFServing is TF Serving's PredictRequest in protobuf.
 	TFServing
+	// V1 is KServe's first protocol and TensorFlow Serving's: {"instances": …} or
+	// {"inputs": …}.
+	V1
+	// Stats asks for the version's statistics, as JSON of Statistics. It has no body
+	// and needs no slot.
+	Stats
 	kinds // count
+
+	// firstKinds are how many the first release knew, which did not say so.
+	firstKinds = 3
 )
 
 // Valid reports whether k is a kind that this release knows.
 func (k Kind) Valid() bool { return k < kinds }
+
+// Kinds is how many this release knows; they count from 0.
+const Kinds = int(kinds)
 
 // Request is one scoring request. The caller owns it and may reuse it after
 // Score returned.

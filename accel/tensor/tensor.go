@@ -75,14 +75,16 @@ func (i *Info) Accepts(shape []int64) bool {
 type Signature struct {
 	Inputs  []Info `json:"inputs"`
 	Outputs []Info `json:"outputs"`
+	// Alone says that requests must not run as one, whatever the shapes allow.
+	Alone bool `json:"alone,omitempty"`
 }
 
 // Batchable reports whether several requests can run as one: every input and
-// every output has a first dimension of any size. It is the declared half of
+// every output has a first dimension of any size, and they need not be Alone. It is the declared half of
 // the truth; a model may still mix its rows.
 func (s *Signature) Batchable() bool {
 	free := func(i Info) bool { return len(i.Shape) > 0 && i.Shape[0] == -1 }
-	return len(s.Inputs) > 0 && !slices.ContainsFunc(s.Inputs, func(i Info) bool { return !free(i) }) &&
+	return !s.Alone && len(s.Inputs) > 0 && !slices.ContainsFunc(s.Inputs, func(i Info) bool { return !free(i) }) &&
 		!slices.ContainsFunc(s.Outputs, func(i Info) bool { return !free(i) })
 }
 

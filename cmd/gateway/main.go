@@ -32,6 +32,7 @@ has, and ends.`,
 	cli.Lane(root, &o)
 	root.Flags().StringSliceVar(&o.Scorers, "scorer", nil, "address of a scorer: unix:///PATH, HOST:PORT or tls://HOST:PORT; may be given again (required)")
 	_ = root.MarkFlagRequired("scorer") // the flag is there
+	_ = root.MarkFlagRequired("file")
 	root.AddCommand(cli.VersionCommand())
 	cli.Main(root)
 }

@@ -32,6 +32,7 @@ elsewhere, and the process ends when it has answered what it had.`,
 	o.Metrics = ""
 	root.Flags().StringVar(&o.Listen, "listen", "", "address for gateways: unix:///PATH, HOST:PORT or tls://HOST:PORT (required)")
 	_ = root.MarkFlagRequired("listen") // the flag is there
+	_ = root.MarkFlagRequired("file")
 	root.AddCommand(cli.VersionCommand())
 	cli.Main(root)
 }

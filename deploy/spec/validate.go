@@ -14,8 +14,15 @@ import (
 // Validate finds everything that is wrong with e's values, whether Default was
 // called or not. Findings know their line if e was decoded, and pass over what
 // Decode has already found fault with.
-func (e *Endpoint) Validate() Findings {
-	c := &check{source: e.source}
+func (e *Endpoint) Validate() Findings { return e.validate(&check{source: e.source}) }
+
+// ValidateRegistered is Validate where versions may be of registered models, which
+// whoever has the registry looks up.
+func (e *Endpoint) ValidateRegistered() Findings {
+	return e.validate(&check{source: e.source, registry: true})
+}
+
+func (e *Endpoint) validate(c *check) Findings {
 	d := e.defaulted()
 	c.ranges("", reflect.ValueOf(e).Elem())
 	c.head(d)
@@ -54,6 +61,7 @@ func (e *Endpoint) ClusterOnly() Findings {
 // check collects findings of one document.
 type check struct {
 	source   *source
+	registry bool // there is one
 	findings Findings
 }
 

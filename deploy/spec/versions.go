@@ -54,7 +54,7 @@ func (c *check) model(path, model string) {
 	switch ref, err := ParseModel(model); {
 	case err != nil:
 		c.fail(path, "%s", err)
-	case ref.Path == "":
+	case ref.Path == "" && !c.registry:
 		c.fail(path, "%s is a registered model, and there is no registry to take it from; give the path of an .onnx file", quote(model))
 	}
 }

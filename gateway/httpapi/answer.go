@@ -94,6 +94,9 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t
 		out.Header.SetCanonical(keyHeadLength, strconv.AppendInt(digits[:0], int64(r.HeadLength), 10))
 	}
 	r.Body = out.SwapBody(r.Body)
+	if len(out.Body()) >= compressFrom {
+		compress(ctx)
+	}
 }
 
 // identify gives the request's ids back; a request without one gets one.

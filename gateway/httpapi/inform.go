@@ -15,15 +15,12 @@ import (
 	"sluice.dev/scorer/codec"
 )
 
-// extensions of the Open Inference Protocol that the server has.
-var extensions = []string{"binary_tensor_data"}
-
 // inform answers the routes that tell about the server and its models. Bodies
 // have what clients of Triton and of KServe look for.
 func (s *Server) inform(ctx *fasthttp.RequestCtx, t target) {
 	switch t.op {
 	case opServer:
-		reply(ctx, fasthttp.StatusOK, map[string]any{"name": "sluice", "version": s.config.Version, "extensions": extensions})
+		reply(ctx, fasthttp.StatusOK, map[string]any{"name": "sluice", "version": s.config.Version, "extensions": s.config.Triton.Names()})
 	case opLive:
 		reply(ctx, fasthttp.StatusOK, map[string]bool{"live": true})
 	case opReady:
@@ -70,18 +67,22 @@ func (s *Server) informModel(ctx *fasthttp.RequestCtx, t target) {
 	}
 	versions := e.Versions
 	if len(version) > 0 {
-		i := e.Split.Find(version)
-		if i < 0 {
+		v := e.Find(version)
+		if v == nil {
 			s.refuse(ctx, fasthttp.StatusNotFound, "Request for unknown model: '"+string(name)+"' version "+string(version)+" is not found")
 			return
 		}
-		versions = versions[i : i+1]
+		versions = []*gateway.Version{v}
 	}
 	switch t.op {
 	case opHealth:
 		health(ctx, e)
 	case opModelReady:
 		modelReady(ctx, e, versions, len(version) > 0)
+	case opV1Model:
+		v1Model(ctx, e, versions)
+	case opV1Metadata:
+		s.describe(ctx, e, versions, v1Metadata)
 	case opSwagger:
 		s.describe(ctx, e, versions, swagger)
 	default:

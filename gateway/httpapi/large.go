@@ -24,7 +24,7 @@ type large struct {
 	each map[*fasthttp.RequestHeader]int64 // what a request has reserved
 }
 
-// enter reserves n bytes for a request. False: there is no room.
+// enter reserves n more bytes for a request. False: there is no room.
 func (l *large) enter(h *fasthttp.RequestHeader, n int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -32,7 +32,7 @@ func (l *large) enter(h *fasthttp.RequestHeader, n int64) bool {
 		return false
 	}
 	l.sum += n
-	l.each[h] = n
+	l.each[h] += n
 	return true
 }
 

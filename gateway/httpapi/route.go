@@ -17,10 +17,26 @@ const (
 	opModel
 	opModelReady
 	opInfer
+	opPredict // KServe's first protocol, and TensorFlow Serving's
+	opV1Model
+	opV1Metadata
+	opStats // Triton's extensions
+	opConfig
+	opGenerate
+	opExplain
+	opIndex
+	opLoad
+	opUnload
+	opLogging
+	opTrace
+	opMemoryStatus
+	opMemoryRegister
+	opMemoryUnregister
+	opDeviceMemory
 )
 
 // post reports whether the operation is called with POST, else with GET.
-func (o op) post() bool { return o == opScore || o == opInfer }
+func (o op) post() bool { return o == opScore || o == opInfer || o == opPredict }
 
 // target is a parsed path. The names are as sent: still percent-encoded.
 type target struct {
@@ -32,14 +48,19 @@ type target struct {
 // parse reads a request target without its query:
 //
 //	/api/v1/service/NAME/[score|swagger.json]
+//	/v1/models, and what parseV1 reads
 //	/v2[/], /v2/health/{live,ready}, /v2/models[/]
-//	/v2/models/NAME[/versions/VERSION][/{ready,infer}]
+//	/v2/models/NAME[/versions/VERSION][/{ready,infer,stats,config,generate,generate_stream}]
+//	/v2/models/NAME/trace/setting, and what parseExtension reads
 func parse(uri []byte) target {
 	if i := bytes.IndexByte(uri, '?'); i >= 0 {
 		uri = uri[:i]
 	}
 	if rest, ok := bytes.CutPrefix(uri, []byte("/v2")); ok {
 		return parseOIP(rest)
+	}
+	if rest, ok := bytes.CutPrefix(uri, []byte("/v1/models")); ok {
+		return parseV1(rest)
 	}
 	if rest, ok := bytes.CutPrefix(uri, []byte("/api/v1/service/")); ok {
 		return parseAML(rest)
@@ -75,9 +96,10 @@ func parseOIP(rest []byte) target {
 	case "/models", "/models/":
 		return target{op: opModels}
 	}
+	all := rest
 	rest, ok := bytes.CutPrefix(rest, []byte("/models/"))
-	if !ok {
-		return target{}
+	if !ok || string(rest) == "stats" {
+		return parseExtension(all)
 	}
 	var t target
 	t.name, rest, _ = bytes.Cut(rest, []byte("/"))
@@ -93,6 +115,16 @@ func parseOIP(rest []byte) target {
 		t.op = opModelReady
 	case "infer":
 		t.op = opInfer
+	case "stats":
+		t.op = opStats
+	case "config":
+		t.op = opConfig
+	case "generate", "generate_stream":
+		t.op = opGenerate
+	case "trace/setting":
+		if len(t.version) == 0 {
+			t.op = opTrace
+		}
 	}
 	if len(t.name) == 0 {
 		return target{}

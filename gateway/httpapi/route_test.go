@@ -35,10 +35,17 @@ func TestParse(t *testing.T) {
 	f("/v2/models/digits/versions/mlp/infer", opInfer, "digits", "mlp")
 	f("/v2/models/infer/infer", opInfer, "infer", "")
 	f("/v2/models/versions", opModel, "versions", "")
+	f("/v2/models/stats", opStats, "", "")
+	f("/v2/models/d/stats?x", opStats, "d", "")
+	f("/v2/models/d/versions/1/config", opConfig, "d", "1")
+	f("/v2/models/d/generate_stream", opGenerate, "d", "")
+	f("/v2/repository/models/d/load", opLoad, "d", "")
+	f("/v2/models/d/trace/setting", opTrace, "d", "")
+	f("/v2/systemsharedmemory/region/r/unregister", opMemoryUnregister, "r", "")
 
 	for _, uri := range []string{
 		"", "/", "/v1", "/v22", "/v2x", "/v2/health", "/v2/health/", "/v2/models//infer", "/v2/models/d/versions", "/v2/models/d/versions/",
-		"/v2/models/d/versions//infer", "/v2/models/d/infer/", "/v2/models/d/infer/x", "/v2/models/d/versions/1/x", "/V2/models",
+		"/v2/models/d/versions//infer", "/v2/repository", "/v2/repository/models//load", "/v2/repository/models/d/x", "/v2/systemsharedmemory/region//status", "/v2/models/d/versions/1/trace/setting", "/v2/models/d/infer/", "/v2/models/d/infer/x", "/v2/models/d/versions/1/x", "/V2/models",
 		"/api/v1/service", "/api/v1/service/", "/api/v1/service//score", "/api/v1/service/d/score/", "/api/v1/service/d/Score", "/../v2",
 	} {
 		if got := parse([]byte(uri)); got.op != opUnknown {

@@ -18,6 +18,7 @@ import (
 	"sluice.dev/auth"
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/header"
+	"sluice.dev/gateway/triton"
 	"sluice.dev/scorer"
 )
 
@@ -40,7 +41,8 @@ type Config struct {
 	TLS              *tls.Config   // nil serves plain HTTP
 	Log              *slog.Logger
 	Access           AccessLog
-	Version          string // of the server, in its metadata
+	Version          string             // of the server, in its metadata
+	Triton           *triton.Extensions // nil has those that need no more than the path
 }
 
 func (c *Config) setDefaults() {
@@ -90,6 +92,9 @@ type Server struct {
 // New makes a server of p. Shutdown ends it.
 func New(p *gateway.Path, c Config) *Server {
 	c.setDefaults()
+	if c.Triton == nil {
+		c.Triton = triton.New(triton.Config{Path: p})
+	}
 	s := &Server{config: c, path: p, watch: newWatch(&c), turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	s.large = large{most: c.MaxLarge, each: map[*fasthttp.RequestHeader]int64{}}
 	s.http = &fasthttp.Server{
@@ -170,6 +175,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		s.refuse(ctx, fasthttp.StatusNotFound, "Not Found")
 		return
 	}
+	if t.op >= opStats {
+		s.extend(ctx, t, extensions[t.op])
+		return
+	}
 	if t.op.post() != r.IsPost() || !t.op.post() && !r.IsGet() {
 		allow := fasthttp.MethodGet
 		if t.op.post() {
@@ -207,6 +216,9 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 	if s.config.Access.Log != nil {
 		began = scorer.Now()
 	}
+	if h.encoded {
+		defer s.large.leave(&ctx.Request.Header)
+	}
 	c := s.path.Call()
 	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
 		c.Response.Fail(status, message)
@@ -225,9 +237,6 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 
 // prepare fills in the call. A status other than OK answers it at once.
 func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t target) (scorer.Status, string) {
-	if h.encoded {
-		return scorer.Unsupported, "Unsupported compression type"
-	}
 	if h.several {
 		c.Refusal = auth.ErrSeveral
 		return gateway.Refuse(c.Refusal)
@@ -245,7 +254,15 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 	c.SetTrace(h.trace)
 	c.SetPriority(h.priority)
 	c.SetCopy(h.mirror)
-	return encode(c, t.op, h.headLength, ctx.Request.Body())
+	body := ctx.Request.Body()
+	if h.encoded && s.path.MayCall(c.Name, c.Credential) { // whom the path refuses gets no work done
+		var status scorer.Status
+		var message string
+		if body, status, message = s.inflate(ctx); status != scorer.OK {
+			return status, message
+		}
+	}
+	return encode(c, t.op, h.headLength, body)
 }
 
 // encode sets the call's body with what is known about its form.
@@ -253,6 +270,8 @@ func encode(c *gateway.Call, o op, headLength int, body []byte) (scorer.Status, 
 	switch {
 	case o == opScore:
 		c.SetBody(scorer.AML, 0, body)
+	case o == opPredict:
+		c.SetBody(scorer.V1, 0, body)
 	case headLength == -1:
 		c.SetBody(scorer.OIP, 0, body)
 	case headLength == 0:

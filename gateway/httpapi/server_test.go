@@ -25,6 +25,10 @@ import (
 type mirror struct{}
 
 func (mirror) Score(req *scorer.Request, resp *scorer.Response) {
+	if req.Kind == scorer.Stats {
+		resp.Status, resp.Body = scorer.OK, append(resp.Body[:0], `{"inference_count":7,"inference_stats":{"success":{"count":3,"ns":50}},"batch_stats":[{"batch_size":2}]}`...)
+		return
+	}
 	resp.Status, resp.Body = scorer.OK, append(resp.Body[:0], req.Body...)
 }
 
@@ -36,22 +40,25 @@ func listen(t testing.TB, c Config) string {
 }
 
 // serve is listen for tests that look at the server, too.
-func serve(t testing.TB, c Config) (string, *Server) {
+func serve(t testing.TB, c Config, more ...func(*gateway.Path, *Config)) (string, *Server) {
 	t.Helper()
-	return serveOn(t, c, func(l net.Listener) net.Listener { return l })
+	return serveOn(t, c, func(l net.Listener) net.Listener { return l }, more...)
 }
 
 // serveOn is serve for tests that do something to the listener.
-func serveOn(t testing.TB, c Config, wrap func(net.Listener) net.Listener) (string, *Server) {
+func serveOn(t testing.TB, c Config, wrap func(net.Listener) net.Listener, more ...func(*gateway.Path, *Config)) (string, *Server) {
 	t.Helper()
 	path := gateway.NewPath(gateway.Config{})
+	for _, m := range more {
+		m(path, &c)
+	}
 	version := router.Version{Name: "v", Default: true}
 	split, err := router.New("e", []router.Version{version}, router.NewSequence())
 	if err != nil {
 		t.Fatal(err)
 	}
 	pool := path.Pool(gateway.Key{Endpoint: "e", Version: "v"})
-	pool.SetReplicas([]gateway.Offered{{Scorer: mirror{}, Offer: scorer.Offer{Window: 64}}})
+	pool.SetReplicas([]gateway.Offered{{Scorer: mirror{}, Offer: scorer.Offer{Window: 64, Kinds: scorer.Kinds, Config: json.RawMessage(`{"name":"e","max_batch_size":4}`)}}})
 	path.Swap(gateway.NewSnapshot(1, []*gateway.Endpoint{{
 		Name: "e", Auth: auth.Open{}, Split: split,
 		Versions: []*gateway.Version{{Version: version, Pool: pool, Limits: gateway.Limits{QueueWait: time.Minute, ScoringTimeout: time.Minute}}},

@@ -118,7 +118,9 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 		sequence = router.NewSequence()
 	}
 	c.next.sequences[name] = sequence
-	split, err := router.New(name, versions, sequence)
+	// A specification has at most as many versions as a split; those that a model
+	// repository has beyond that serve only requests that name them.
+	split, err := router.New(name, versions[:min(len(versions), router.MaxVersions)], sequence)
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,8 @@ type Job struct {
 	Owner    Owner
 
 	// Timing of the run, set before Done. A split job's Device is the sum of its
-	// runs, its Queue that of its first one.
+	// runs, its Queue that of its first one. Of a job that did not run only Queue is
+	// set, also by a successful Remove.
 	Queue  time.Duration // waiting
 	Device time.Duration // running
 	Batch  int           // rows of the run, its own included

@@ -27,9 +27,22 @@ type Runner struct {
 	closed bool
 }
 
-// Observer is told about every run; it must not block.
+// Observer is told about every run, after its members have their answers; it must
+// not block.
 type Observer interface {
-	Ran(rows, jobs int, device time.Duration)
+	Ran(Run)
+}
+
+// Run is what one run was.
+type Run struct {
+	Rows   int  // that ran
+	Jobs   int  // members; one in pieces is a member of each of its runs
+	Ended  int  // of those, the ones that are done with it, and well
+	Failed bool // no member got an answer of it
+
+	Queue time.Duration // waiting of the members that Ended, in sum
+	// What one member saw: gathering the rows, the run, and handing out its rows.
+	Input, Infer, Output time.Duration
 }
 
 // Queue is one model on one runner.
@@ -171,6 +184,9 @@ func (q *Queue) Remove(j *Job) bool {
 	q.runner.mu.Lock()
 	defer q.runner.mu.Unlock()
 	removed := q.former.Remove(j)
+	if removed {
+		j.Queue = scorer.Now().Sub(j.arrived)
+	}
 	q.finished()
 	return removed
 }

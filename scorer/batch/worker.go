@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice.dev/accel"
 	"sluice.dev/accel/tensor"
 	"sluice.dev/scorer"
 )
@@ -24,7 +25,8 @@ type worker struct {
 	queue *Queue // of the batch at hand
 	run   []Segment
 	late  []*Job
-	took  time.Duration // of the last run of queue
+	took  time.Duration  // of the last run of queue
+	began scorer.Instant // when the batch was formed
 	cut   slicer
 
 	mu     sync.Mutex // guards spaces against drop
@@ -47,6 +49,7 @@ func (w *worker) loop() {
 // serve runs and answers what form took.
 func (w *worker) serve() {
 	for _, j := range w.late {
+		j.Queue = w.began.Sub(j.arrived)
 		j.Owner.Done(j, nil, errLate)
 	}
 	w.runBatch()
@@ -54,8 +57,8 @@ func (w *worker) serve() {
 
 // form takes q's next batch. Holding runner.mu.
 func (w *worker) form(q *Queue) {
-	w.queue, w.took = q, q.last
-	w.run, w.late = q.former.Form(scorer.Now(), w.run[:0], w.late[:0])
+	w.queue, w.took, w.began = q, q.last, scorer.Now()
+	w.run, w.late = q.former.Form(w.began, w.run[:0], w.late[:0])
 }
 
 // space is w's memory for the model at hand.
@@ -83,6 +86,7 @@ func (w *worker) runBatch() {
 	}
 	for i := range w.run {
 		one := w.run[i : i+1]
+		w.began = scorer.Now()
 		s.clear()
 		if w.hold(s, &one[0]) {
 			_ = w.runGathered(s, one, one[0].Rows) // the member has its answer
@@ -109,6 +113,9 @@ func (w *worker) gather(s *space) (rows int) {
 func (w *worker) hold(s *space, seg *Segment) bool {
 	j := seg.Job
 	if !j.Owner.Hold(j) {
+		if j.Batch == 0 {
+			j.Queue = w.began.Sub(j.arrived)
+		}
 		w.settle(seg, timing{}, nil, errGone)
 		return false
 	}
@@ -120,55 +127,67 @@ func (w *worker) hold(s *space, seg *Segment) bool {
 // runGathered runs the batch in s and answers its members. An error of a batch
 // of several is returned, its members unanswered.
 func (w *worker) runGathered(s *space, run []Segment, rows int) error {
-	t := timing{start: scorer.Now(), rows: rows}
+	gathered := scorer.Now()
 	call, err := s.run(rows, run[0].Job)
 	if err == nil {
 		err = s.checkRows(call, rows)
 	}
-	t.took = scorer.Now().Sub(t.start)
-	w.took = t.took
+	ran := scorer.Now()
+	w.took = ran.Sub(gathered)
+	t := timing{start: w.began, took: w.took, rows: rows}
+	r := Run{Rows: rows, Jobs: len(run), Failed: err != nil, Input: gathered.Sub(w.began), Infer: w.took}
+	if err != nil && len(run) == 1 {
+		w.settle(&run[0], t, nil, failed(err))
+	}
+	if err == nil {
+		w.hand(s, run, call, t, &r)
+	}
 	if w.queue.observer != nil {
-		w.queue.observer.Ran(rows, len(run), t.took)
+		r.Output = scorer.Now().Sub(ran)
+		w.queue.observer.Ran(r)
 	}
-	if err != nil {
-		if len(run) == 1 {
-			w.settle(&run[0], t, nil, failed(err))
-		}
-		return err
-	}
+	return err
+}
+
+// hand gives the members of a run their rows.
+func (w *worker) hand(s *space, run []Segment, call accel.Call, t timing, r *Run) {
 	from := 0
 	for i := range run {
 		seg := &run[i]
-		out := w.cut.cut(call, len(s.sig.Outputs), from, seg.Rows, seg.Rows == rows)
+		out := w.cut.cut(call, len(s.sig.Outputs), from, seg.Rows, seg.Rows == t.rows)
 		from += seg.Rows
-		w.settle(seg, t, out, nil)
+		if queued, ok := w.settle(seg, t, out, nil); ok {
+			r.Ended++
+			r.Queue += queued
+		}
 	}
-	return nil
 }
 
 // timing is what the members of one run are told about it.
 type timing struct {
-	start scorer.Instant
-	took  time.Duration
+	start scorer.Instant // when the run was formed
+	took  time.Duration  // on the device
 	rows  int
 }
 
-// settle ends a segment, and its job if that was the last one. The job must not
-// be touched after it.
-func (w *worker) settle(seg *Segment, t timing, out []tensor.Tensor, err error) {
+// settle ends a segment, and its job if that was the last one. It reports whether
+// the job has ended well, and how long that waited. The job must not be touched
+// after it.
+func (w *worker) settle(seg *Segment, t timing, out []tensor.Tensor, err error) (queued time.Duration, ended bool) {
 	j := seg.Job
-	if seg.whole() {
+	switch whole := seg.whole(); {
+	case whole:
 		j.clock(t)
-		j.Owner.Done(j, out, err)
-		return
-	}
-	if !w.settlePiece(seg, t, out, err) {
-		return
-	}
-	if err = j.err; err == nil {
+	case !w.settlePiece(seg, t, out, err):
+		return 0, false
+	case j.err != nil:
+		err = j.err
+	default:
 		out, err = j.join()
 	}
+	queued = j.Queue
 	j.Owner.Done(j, out, err)
+	return queued, err == nil
 }
 
 // settlePiece records one piece of a split job, and reports whether the job is

@@ -14,14 +14,21 @@ import (
 // dst. It returns the extended dst and, where raw tensors follow the JSON, the
 // JSON's length in bytes, else 0. Errors are *scorer.Error.
 func (r *Infer) Append(dst []byte, sig *tensor.Signature, model, version string, out []tensor.Tensor) ([]byte, int, error) {
-	if r.kind == scorer.AML {
+	switch r.kind {
+	case scorer.AML:
 		dst, err := r.appendAML(dst, sig, out)
+		return dst, 0, err
+	case scorer.V1:
+		dst, err := r.appendV1(dst, sig, out)
 		return dst, 0, err
 	}
 	if len(r.wanted) == 0 {
 		for i := range out {
-			r.wanted = append(r.wanted, output{i, r.binary})
+			r.wanted = append(r.wanted, output{index: i, binary: r.binary})
 		}
+	}
+	if err := r.conclude(sig, out); err != nil {
+		return dst, 0, err
 	}
 	switch r.kind {
 	case scorer.GRPC:
@@ -44,11 +51,12 @@ func (r *Infer) Append(dst []byte, sig *tensor.Signature, model, version string,
 			dst = append(dst, ',')
 		}
 		var err error
-		if dst, err = appendOutput(dst, &sig.Outputs[w.index], &out[w.index], w.binary); err != nil {
+		t := r.result(k, out)
+		if dst, err = appendOutput(dst, &sig.Outputs[w.index], t, &r.wanted[k]); err != nil {
 			return dst[:start], 0, err
 		}
 		if w.binary {
-			raw += len(out[w.index].Data)
+			raw += len(t.Data)
 		}
 	}
 	dst = append(dst, "]}"...)
@@ -56,16 +64,16 @@ func (r *Infer) Append(dst []byte, sig *tensor.Signature, model, version string,
 		return dst, 0, nil
 	}
 	head := len(dst) - start
-	for _, w := range r.wanted {
+	for k, w := range r.wanted {
 		if w.binary {
-			dst = append(dst, out[w.index].Data...)
+			dst = append(dst, r.result(k, out).Data...)
 		}
 	}
 	return dst, head, nil
 }
 
 // appendOutput writes one output's object.
-func appendOutput(dst []byte, info *tensor.Info, t *tensor.Tensor, raw bool) ([]byte, error) {
+func appendOutput(dst []byte, info *tensor.Info, t *tensor.Tensor, w *output) ([]byte, error) {
 	dst = append(dst, `{"name":`...)
 	dst = AppendString(dst, info.Name)
 	dst = append(append(append(dst, `,"datatype":"`...), t.DType.String()...), `","shape":[`...)
@@ -76,7 +84,10 @@ func appendOutput(dst []byte, info *tensor.Info, t *tensor.Tensor, raw bool) ([]
 		dst = strconv.AppendInt(dst, d, 10)
 	}
 	dst = append(dst, ']')
-	if raw {
+	if w.at.region != "" {
+		return appendPlace(dst, w.at, len(t.Data)), nil
+	}
+	if w.binary {
 		dst = append(dst, `,"parameters":{"binary_data_size":`...)
 		dst = strconv.AppendInt(dst, int64(len(t.Data)), 10)
 		return append(dst, "}}"...), nil
@@ -84,6 +95,16 @@ func appendOutput(dst []byte, info *tensor.Info, t *tensor.Tensor, raw bool) ([]
 	dst = append(dst, `,"data":[`...)
 	dst, _, err := appendValues(dst, info.Name, t.DType, t.Data, -1)
 	return append(dst, "]}"...), err
+}
+
+// appendPlace says where in shared memory an output of size bytes is.
+func appendPlace(dst []byte, at place, size int) []byte {
+	dst = AppendString(append(dst, `,"parameters":{"shared_memory_region":`...), at.region)
+	if at.offset > 0 {
+		dst = strconv.AppendUint(append(dst, `,"shared_memory_offset":`...), at.offset, 10)
+	}
+	dst = strconv.AppendInt(append(dst, `,"shared_memory_byte_size":`...), int64(size), 10)
+	return append(dst, "}}"...)
 }
 
 // appendValues writes the first n elements of data, or all where n is negative,

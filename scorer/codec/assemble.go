@@ -47,6 +47,12 @@ func (r *Infer) assemble(sig *tensor.Signature, model string) error {
 	for i := range r.given {
 		in := &r.given[i]
 		t := tensor.Tensor{DType: in.dtype, Shape: r.shapes[in.shape[0]:in.shape[1]:in.shape[1]], Data: in.data}
+		if in.at.region != "" {
+			var err error
+			if t.Data, err = r.fetch(in); err != nil {
+				return err
+			}
+		}
 		if t.Data == nil {
 			t.Data = r.memory[in.memory[0]:in.memory[1]:in.memory[1]]
 		}

@@ -173,11 +173,16 @@ func TestBadRequests(t *testing.T) {
 	input(`,"data":[1,2,3]`, ``, "But no field is set")
 	input(`"data":[1,2,3]`, `"parameters":{"binary_data_size":12}`, "must specify valid 'Infer-Header-Content-Length'")
 	input(`"data":[1,2,3]`, `"parameters":{"binary_data_size":-1}`, "binary_data_size")
-	input(`"data":[1,2,3]`, `"parameters":{"shared_memory_region":"r"}`, "shared memory is not supported")
+	input(`"data":[1,2,3]`, `"parameters":{"shared_memory_region":"r"}`, "shared memory of clients is not allowed here")
+	input(`"data":[1,2,3]`, `"data":[1,2,3],"parameters":{"shared_memory_region":"r","binary_data_size":1}`, "But set 'data' 'binary_data_size' 'shared_memory_region'")
+	input(`"data":[1,2,3]`, `"parameters":{"shared_memory_region":7}`, "Unable to parse 'shared_memory_region'")
+	input(`"data":[1,2,3]`, `"parameters":{"shared_memory_offset":-1}`, "Unable to parse 'shared_memory_offset': it must be a number of bytes")
 	input(`}]}`, `},{"name":"input","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]}`, "input 'input' already exists in request")
 	input(`}]}`, `}],"outputs":[{"name":"other"}]}`, "unexpected inference output 'other' for model 'm'")
 	input(`}]}`, `}],"outputs":[{"name":"label"},{"name":"label"}]}`, "output 'label' already exists in request")
-	input(`}]}`, `}],"outputs":[{"name":"label","parameters":{"classification":1}}]}`, "'classification' is not supported")
+	input(`}]}`, `}],"outputs":[{"name":"label","parameters":{"classification":-1}}]}`, "Unable to set 'classification': attempt to access JSON non-unsigned-integer as unsigned-integer")
+	input(`}]}`, `}],"outputs":[{"name":"label","parameters":{"classification":1,"shared_memory_region":"r"}}]}`, "Output can't set both 'shared_memory_region' and 'classification'")
+	input(`}]}`, `}],"outputs":[{"name":"label","parameters":{"binary_data":true,"shared_memory_region":"r"}}]}`, "Output can't set both 'shared_memory_region' and 'binary_data'")
 
 	raw := `{"inputs":[{"name":"input","shape":[1,3],"datatype":"FP32","parameters":{"binary_data_size":12}}]}`
 	f(scorer.OIP, digits, raw, make([]byte, 11), "unexpected size for input 'input', expecting 1 additional bytes for model 'm'")

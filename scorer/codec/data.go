@@ -198,6 +198,9 @@ func appendInteger(dst []byte, size int, m uint64) []byte {
 
 // stringValue appends a BYTES element: its length and its bytes.
 func (s *scanner) stringValue(dst []byte) []byte {
+	if s.b64 && s.peek() == '{' {
+		return s.base64Value(dst)
+	}
 	if s.peek() != '"' {
 		s.fail("Unable to parse JSON bytes array: attempt to access JSON non-string as string")
 		return dst

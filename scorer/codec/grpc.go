@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"unicode/utf8"
 
@@ -51,22 +52,27 @@ func (r *Infer) decodeGRPC(sig *tensor.Signature, model string, body []byte) err
 // spreadRaw gives the inputs the raw tensors, in the order in which they were
 // named, where there are such.
 func (r *Infer) spreadRaw(sig *tensor.Signature, model string) error {
+	next := 0 // of the raw tensors
 	for i := range r.given {
 		in := &r.given[i]
 		name := sig.Inputs[in.index].Name
 		switch {
+		case in.at.region != "" && in.found:
+			return bad("unexpected 'content' provided when using shared memory for input tensor '%s' for model '%s'", name, model)
+		case in.at.region != "":
 		case in.found && len(r.raws) > 0:
 			return bad("contents field must not be specified when using raw_input_contents for '%s' for model '%s'", name, model)
 		case in.found:
-		case i < len(r.raws):
-			in.data = r.raws[i]
+		case next < len(r.raws):
+			in.data = r.raws[next]
+			next++
 		default:
 			if n, ok := tensor.Elements(r.shapes[in.shape[0]:in.shape[1]]); !ok || n > 0 {
 				return bad("unable to find data for input tensor '%s' for model '%s' in request.", name, model)
 			}
 		}
 	}
-	if len(r.raws) > len(r.given) {
+	if len(r.raws) > next {
 		return bad("unexpected additional input data for model '%s'", model)
 	}
 	return nil
@@ -78,13 +84,39 @@ type parameter struct {
 	name  []byte
 	field protowire.Number // of the value; 0 if there is none
 	n     uint64           // of a field of varints
+	text  []byte           // of a field of bytes
 }
 
-// The fields of InferParameter that numbers come in.
+// The fields of InferParameter.
 const (
 	int64Param  = 2
+	stringParam = 3
 	uint64Param = 5
 )
+
+// natural is a number that must not be negative.
+func (p *parameter) natural() (uint64, error) {
+	if p.field != int64Param && p.field != uint64Param || p.field == int64Param && int64(p.n) < 0 {
+		return 0, bad("invalid value for '%s' parameter, expected int64_param >= 0.", p.name)
+	}
+	return p.n, nil
+}
+
+// place reads a parameter that is of a place.
+func (p *parameter) place(at *place) (err error) {
+	switch string(p.name) {
+	case regionName:
+		if p.field != stringParam {
+			return bad("invalid value type for '%s' parameter, expected string_param.", p.name)
+		}
+		at.region = string(p.text)
+	case regionOffset:
+		at.offset, err = p.natural()
+	case regionSize:
+		at.size, err = p.natural()
+	}
+	return err
+}
 
 // readParameter reads an entry; false: it is cut off.
 func readParameter(entry []byte) (p parameter, ok bool) {
@@ -96,7 +128,7 @@ func readParameter(entry []byte) (p parameter, ok bool) {
 		case m.Is(2):
 			v := wire.Read(m.Bytes)
 			for v.Next() {
-				p.field, p.n = v.Num, v.Varint
+				p.field, p.n, p.text = v.Num, v.Varint, v.Bytes
 			}
 			if v.Bad() {
 				return p, false
@@ -144,10 +176,12 @@ func (r *Infer) grpcInput(sig *tensor.Signature, model string, b []byte) error {
 				return err
 			}
 		case m.Is(4):
-			if p, ok := readParameter(m.Bytes); !ok {
+			p, ok := readParameter(m.Bytes)
+			if !ok {
 				return ErrCut
-			} else if string(p.name) == "shared_memory_region" {
-				return errShared
+			}
+			if err := p.place(&in.at); err != nil {
+				return err
 			}
 		}
 	}
@@ -299,6 +333,7 @@ func outOfRange(x uint64, t tensor.DType, name []byte) error {
 // grpcOutput reads an output that the request asks for.
 func (r *Infer) grpcOutput(sig *tensor.Signature, model string, b []byte) error {
 	var name []byte
+	var o output
 	m := wire.Read(b)
 	for m.Next() {
 		switch {
@@ -306,25 +341,31 @@ func (r *Infer) grpcOutput(sig *tensor.Signature, model string, b []byte) error 
 			name = m.Bytes
 		case m.Is(2):
 			p, ok := readParameter(m.Bytes)
-			switch {
-			case !ok:
+			if !ok {
 				return ErrCut
-			case string(p.name) == "classification", string(p.name) == "shared_memory_region":
-				return bad("the output parameter '%s' is not supported", p.name)
+			}
+			err := p.place(&o.at)
+			if string(p.name) == "classification" {
+				var n uint64
+				n, err = p.natural()
+				o.classes = int(min(n, math.MaxInt32))
+			}
+			if err != nil {
+				return err
 			}
 		}
 	}
 	if m.Bad() {
 		return ErrCut
 	}
-	return r.want(sig, model, name, output{})
+	return r.want(sig, model, name, o)
 }
 
 // appendGRPC writes a ModelInferResponse with raw outputs.
 func (r *Infer) appendGRPC(dst []byte, sig *tensor.Signature, model, version string, out []tensor.Tensor) []byte {
 	size := 0
-	for _, w := range r.wanted {
-		size += len(out[w.index].Data) + 128
+	for k := range r.wanted {
+		size += len(r.result(k, out).Data) + 128
 	}
 	dst = slices.Grow(dst, size)
 	dst = wire.AppendBytes(dst, 1, model)
@@ -332,16 +373,41 @@ func (r *Infer) appendGRPC(dst []byte, sig *tensor.Signature, model, version str
 	if len(r.id) > 0 {
 		dst = wire.AppendBytes(dst, 3, r.id)
 	}
-	for _, w := range r.wanted {
-		name, t := sig.Outputs[w.index].Name, &out[w.index]
-		n := wire.SizeBytes(1, len(name)) + wire.SizeBytes(2, len(t.DType.String())) + wire.SizeBytes(3, wire.SizeVarints(t.Shape))
+	for k, w := range r.wanted {
+		name, t := sig.Outputs[w.index].Name, r.result(k, out)
+		at := grpcPlace(w.at, len(t.Data))
+		n := len(at) + wire.SizeBytes(1, len(name)) + wire.SizeBytes(2, len(t.DType.String())) + wire.SizeBytes(3, wire.SizeVarints(t.Shape))
 		dst = wire.AppendLength(dst, 5, n)
 		dst = wire.AppendBytes(dst, 1, name)
 		dst = wire.AppendBytes(dst, 2, t.DType.String())
 		dst = wire.AppendVarints(dst, 3, t.Shape)
+		dst = append(dst, at...)
 	}
-	for _, w := range r.wanted {
-		dst = wire.AppendBytes(dst, 6, out[w.index].Data)
+	for k, w := range r.wanted {
+		if w.at.region == "" {
+			dst = wire.AppendBytes(dst, 6, r.result(k, out).Data)
+		}
 	}
 	return dst
+}
+
+// grpcPlace is the parameters of an output of size bytes in shared memory; nothing
+// for one that is not.
+func grpcPlace(at place, size int) (entries []byte) {
+	if at.region == "" {
+		return nil
+	}
+	entry := func(name string, value []byte) {
+		e := wire.AppendBytes(wire.AppendBytes(nil, 1, name), 2, value)
+		entries = wire.AppendBytes(entries, 4, e)
+	}
+	number := func(n uint64) []byte {
+		return protowire.AppendVarint(protowire.AppendTag(nil, int64Param, protowire.VarintType), n)
+	}
+	entry(regionName, wire.AppendBytes(nil, stringParam, at.region))
+	if at.offset > 0 {
+		entry(regionOffset, number(at.offset))
+	}
+	entry(regionSize, number(uint64(size)))
+	return entries
 }

@@ -18,6 +18,8 @@
 // less, they are one row. The answer has a member per output with nested arrays,
 // within "Results" where the request had "Inputs".
 //
+// KServe's first protocol and TensorFlow Serving's JSON (scorer.V1): see decodeV1.
+//
 // Protobuf (scorer.GRPC, scorer.TFServing): the Open Inference Protocol's
 // ModelInferRequest and TF Serving's PredictRequest, read where they stand. Fields
 // may come in any order, several times and in parts, as protobuf allows; the texts
@@ -43,20 +45,26 @@ type Infer struct {
 	// Rows is the first dimension of all inputs where the model is batchable,
 	// else 1.
 	Rows int
+	// Reach is what requests may refer to; the caller's. Nil is nothing.
+	Reach *Reach
 	// Timeout is how long the request may wait for its run to start; 0 does not
 	// say. Source: Triton's parameter "timeout", in microseconds.
 	Timeout time.Duration
 
 	kind    scorer.Kind
 	results bool   // the answer goes into "Results"
+	byRow   bool   // the answer is predictions
 	id      []byte // as it stands between its quotes; nil if there was none
 	binary  bool   // outputs are raw unless they say otherwise
 	wanted  []output
 	given   []input
 
-	memory []byte   // decoded data
-	shapes []int64  // shapes of the inputs
-	raws   [][]byte // raw tensors of a protobuf request, in its inputs' order
+	memory  []byte   // decoded data
+	shapes  []int64  // shapes of the inputs
+	raws    [][]byte // raw tensors of a protobuf request, in its inputs' order
+	columns []column // inputs of a request by rows
+
+	concluded []tensor.Tensor // of wanted, where some are not just the model's outputs
 }
 
 // input is where one input's data and shape are.
@@ -69,22 +77,31 @@ type input struct {
 	memory [2]int // decoded data in memory: from, to
 	count  int64  // elements in JSON; -1 for another form
 	found  bool   // has data of its own
+	at     place  // of data in shared memory
 }
 
 // output is one output that the request asks for.
 type output struct {
-	index  int
-	binary bool
+	index   int
+	binary  bool
+	classes int   // as many, instead of the data; 0 wants the data
+	at      place // where the data goes
 }
 
 // Size is the memory in bytes that r keeps between requests.
-func (r *Infer) Size() int { return cap(r.memory) }
+func (r *Infer) Size() int {
+	n := cap(r.memory)
+	for i := range r.columns {
+		n += cap(r.columns[i].data)
+	}
+	return n
+}
 
 // Decode reads body, which stays lent for as long as Inputs is used and until
 // Append. model and version name what is called, for messages. Errors are
 // *scorer.Error.
 func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version string, headLength int, body []byte) error {
-	r.kind, r.results, r.id, r.binary, r.Rows, r.Timeout = kind, false, nil, false, 1, 0
+	r.kind, r.results, r.byRow, r.id, r.binary, r.Rows, r.Timeout = kind, false, false, nil, false, 1, 0
 	r.wanted, r.given = r.wanted[:0], r.given[:0]
 	r.memory, r.shapes, r.raws = r.memory[:0], r.shapes[:0], r.raws[:0]
 	var err error
@@ -95,6 +112,8 @@ func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version s
 		err = r.decodeRaw(sig, model, body)
 	case scorer.AML:
 		err = r.decodeAML(sig, model, body)
+	case scorer.V1:
+		err = r.decodeV1(sig, model, body)
 	case scorer.GRPC:
 		err = r.decodeGRPC(sig, model, body)
 	case scorer.TFServing:
@@ -198,7 +217,6 @@ func microseconds(n uint64) time.Duration {
 
 var (
 	errReserved = scorer.Errorf(scorer.InvalidArgument, "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
-	errShared   = scorer.Errorf(scorer.InvalidArgument, "shared memory is not supported; send the tensor with the request")
 )
 
 // members calls each for every member of a parameters object, whose value it reads.
@@ -335,10 +353,10 @@ func (r *Infer) inputParameters(s *scanner, in *input) {
 			if n := readNatural(s, "binary_data_size", "a number of bytes", math.MaxInt32); s.err == nil {
 				in.raw = int(n)
 			}
-		case "shared_memory_region":
-			s.fail("%v", errShared)
 		default:
-			s.skip(4)
+			if !in.at.read(s, name) {
+				s.skip(4)
+			}
 		}
 	})
 }
@@ -360,13 +378,29 @@ func (r *Infer) addInput(sig *tensor.Signature, model string, name []byte, in in
 		return bad("Unable to parse 'shape': attempt to access non-existing object member 'shape'")
 	case in.dtype == tensor.Invalid:
 		return bad("Unable to parse 'datatype': attempt to access non-existing object member 'datatype'")
-	case in.found && in.raw >= 0:
-		return bad("Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But set 'data' 'binary_data_size'")
-	case !in.found && in.raw < 0:
-		return bad("Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But no field is set")
+	}
+	set, what := 0, ""
+	for _, field := range [...]struct {
+		is   bool
+		name string
+	}{{in.found, " 'data'"}, {in.raw >= 0, " 'binary_data_size'"}, {in.at.region != "", " 'shared_memory_region'"}} {
+		if field.is {
+			set++
+			what += field.name
+		}
+	}
+	switch {
+	case set == 0:
+		return bad("%s But no field is set", onlyOne)
+	case set > 1:
+		return bad("%s But set%s", onlyOne, what)
+	case in.at.region != "":
+		in.found, in.count = true, -1
 	}
 	return r.take(sig, model, name, in)
 }
+
+const onlyOne = "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'."
 
 // take takes an input that was read, and checks that it belongs to the model.
 func (r *Infer) take(sig *tensor.Signature, model string, name []byte, in input) error {
@@ -384,6 +418,9 @@ func (r *Infer) take(sig *tensor.Signature, model string, name []byte, in input)
 
 // want takes an output that the request asks for.
 func (r *Infer) want(sig *tensor.Signature, model string, name []byte, o output) error {
+	if err := o.check(); err != nil {
+		return err
+	}
 	if o.index = index(sig.Outputs, name); o.index < 0 {
 		return bad("unexpected inference output '%.64s' for model '%s'", name, model)
 	}
@@ -403,6 +440,20 @@ func index(list []tensor.Info, name []byte) int {
 		}
 	}
 	return -1
+}
+
+// readClasses reads how many classes are asked for.
+func readClasses(s *scanner) int {
+	d := decimal{}
+	if isDigit(s.peek()) {
+		d = s.number()
+	}
+	n, _, ok := d.integer()
+	if !ok || len(d.text) == 0 {
+		s.fail("Unable to set 'classification': attempt to access JSON non-unsigned-integer as unsigned-integer")
+		return 0
+	}
+	return int(min(n, math.MaxInt32))
 }
 
 func (r *Infer) readOutputs(s *scanner, sig *tensor.Signature, model string) {
@@ -431,10 +482,12 @@ func (r *Infer) readOutput(s *scanner, sig *tensor.Signature, model string) {
 				switch string(p) {
 				case "binary_data":
 					o.binary = readFlag(s, "binary_data")
-				case "classification", "shared_memory_region":
-					s.fail("the output parameter '%s' is not supported", p)
+				case "classification":
+					o.classes = readClasses(s)
 				default:
-					s.skip(4)
+					if !o.at.read(s, p) {
+						s.skip(4)
+					}
 				}
 			})
 		default:

@@ -15,6 +15,7 @@ const maxDepth = 100
 type scanner struct {
 	b   []byte
 	i   int
+	b64 bool // an element of type BYTES may be {"b64": …}
 	err error
 }
 

@@ -190,6 +190,10 @@ func (r *Remote) Offer() scorer.Offer { return *r.offer.Load() }
 // Score implements scorer.Scorer.
 func (r *Remote) Score(req *scorer.Request, resp *scorer.Response) {
 	c := r.conn
+	if !r.offer.Load().Knows(req.Kind) {
+		resp.Fail(scorer.Unsupported, "the scorer is older than this gateway and does not know this kind of request; update it")
+		return
+	}
 	ticket := req.Wait.Arm()
 	stream, ok := c.send(r.number, req, ticket, resp)
 	if !ok {

@@ -146,6 +146,23 @@ func TestARequestComesBackWhole(t *testing.T) {
 	}
 }
 
+func TestAnOlderScorerIsNotSentWhatItDoesNotKnow(t *testing.T) {
+	p := connect(t, "unix")
+	r, a := p.remote(), newAsker()
+	if got := a.ask(r, scorer.Stats, nil); got != scorer.Unsupported {
+		t.Errorf("a scorer that names no kinds was asked for statistics: %v", got)
+	}
+	newer := offers[0]
+	newer.Kinds = scorer.Kinds
+	p.server.Announce([]scorer.Offer{newer})
+	for !func() bool { o := r.Offer(); return o.Knows(scorer.Stats) }() {
+		<-p.remotes
+	}
+	if got := a.ask(r, scorer.Stats, nil); got != scorer.OK {
+		t.Errorf("a scorer that knows statistics was not asked: %v", got)
+	}
+}
+
 func TestManyCallersGetTheirOwnAnswers(t *testing.T) {
 	r := connect(t, "unix").remote()
 	var wg sync.WaitGroup
@@ -482,6 +499,7 @@ func FuzzClient(f *testing.F) {
 		here, there := net.Pipe()
 		c := &clientConn{conn: newConn(here, nil), client: &Client{config: ClientConfig{MaxBody: 1 << 16, OnOffers: func([]*Remote) {}}}, remotes: map[uint32]*Remote{}}
 		r := &Remote{conn: c}
+		r.offer.Store(&scorer.Offer{})
 		done := make(chan scorer.Status)
 		go func() { done <- newAsker().ask(r, scorer.OIP, []byte("x")) }()
 		ended := make(chan struct{})

@@ -3,10 +3,12 @@ package model
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 	"sluice.dev/accel/null"
 	"sluice.dev/accel/tensor"
 	"sluice.dev/scorer"
+	"sluice.dev/scorer/batch"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -237,9 +240,8 @@ func TestWhoLeavesDoesNotWaitForTheDevice(t *testing.T) {
 	_, v := single(t, d, 1)
 	d.gate = make(chan struct{})
 	leave := func(req *scorer.Request) (resp scorer.Response) {
-		done := make(chan struct{})
+		done, before := make(chan struct{}), req.Wait.Current()
 		go func() { v.Score(req, &resp); close(done) }()
-		before := req.Wait.Current()
 		until(t, "abandoned", func() bool { return req.Wait.Current() != before && req.Wait.Abandon() })
 		<-done
 		return resp
@@ -326,5 +328,89 @@ func TestBeyondAWireTheAnswersAreTheSame(t *testing.T) {
 	s.Start()
 	if got := <-r.got; got.Status != scorer.Canceled {
 		t.Errorf("a request that nobody waits for: %v", got.Status)
+	}
+}
+
+func TestStatisticsAreExact(t *testing.T) {
+	d := &device{}
+	_, v := single(t, d, 2)
+	ask := func(req *scorer.Request) scorer.Status {
+		var resp scorer.Response
+		v.Score(req, &resp)
+		return resp.Status
+	}
+	for range 3 {
+		ask(request(time.Minute))
+	}
+	ask(request(-time.Second)) // too late
+	wrong := request(time.Minute)
+	wrong.Body = []byte("{}")
+	ask(wrong)
+	large := request(time.Minute) // of five rows, in three runs
+	large.Kind, large.Body = scorer.AML, fmt.Appendf(nil, `{"data":[%s]}`, strings.TrimSuffix(strings.Repeat("["+strings.TrimSuffix(strings.Repeat("0,", 64), ",")+"],", 5), ","))
+	if got := ask(large); got != scorer.OK {
+		t.Fatal(got)
+	}
+	until(t, "counted", func() bool { return v.Statistics().Executions == 6 })
+	s := v.Statistics()
+	r := &s.Requests
+	for name, got := range map[string]scorer.Total{"success": r.Success, "queue": r.Queue, "input": r.Input, "infer": r.Infer, "output": r.Output} {
+		if got.Count != 4 || got.Nanos == 0 {
+			t.Errorf("%s is %+v; want 4, and a time", name, got)
+		}
+	}
+	if s.Inferences != 8 || r.Fail.Count != 1 || s.Failures != [scorer.FailureReasons]uint64{scorer.FailureRejected: 1} {
+		t.Errorf("%d inferences, failed %+v %v", s.Inferences, r.Fail, s.Failures)
+	}
+	if sum := r.Queue.Nanos + r.Input.Nanos + r.Infer.Nanos + r.Output.Nanos; sum > r.Success.Nanos {
+		t.Errorf("the parts sum to %d ns, more than the %d of the whole", sum, r.Success.Nanos)
+	}
+	if now := time.Now().UnixMilli(); s.LastInference > now || s.LastInference < now-60_000 {
+		t.Errorf("last inference at %d, now %d", s.LastInference, now)
+	}
+	if len(s.Batches) != 2 || s.Batches[0].Rows != 1 || s.Batches[0].Infer.Count != 4 || s.Batches[1].Rows != 2 || s.Batches[1].Infer.Count != 2 {
+		t.Errorf("batches %+v", s.Batches)
+	}
+	var resp scorer.Response
+	v.Score(&scorer.Request{Kind: scorer.Stats}, &resp)
+	var told scorer.Statistics
+	if err := json.Unmarshal(resp.Body, &told); err != nil || told.Inferences != 8 {
+		t.Errorf("told %s: %v", resp.Body, err)
+	}
+	told.Merge(&s)
+	if told.Inferences != 16 || len(told.Batches) != 2 || told.Batches[1].Output.Count != 4 || told.Requests.Fail.Count != 2 {
+		t.Errorf("merged to %+v", told)
+	}
+}
+
+// A run is counted once, whatever it costs to count it.
+func TestCountingDoesNotAllocate(t *testing.T) {
+	c := newTally(nil)
+	c.Ran(batch.Run{Rows: 8, Jobs: 8, Ended: 8})
+	if n := testing.AllocsPerRun(100, func() { c.Ran(batch.Run{Rows: 8, Jobs: 8, Ended: 8}) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestDimensionsBecomeTheModelsOwn(t *testing.T) {
+	f := func(shape, want []int64, batched bool, out ...int64) {
+		t.Helper()
+		if got := resize([]int64{9}, shape, want, batched)[1:]; !slices.Equal(got, out) {
+			t.Errorf("%v as %v, batched: %v, is %v; want %v", shape, want, batched, got, out)
+		}
+	}
+	f([]int64{5, 8, 8}, []int64{-1, 64}, true, 5, 64)
+	f([]int64{5, 64}, []int64{-1, 8, 8}, true, 5, 8, 8)
+	f([]int64{5, 2, 6}, []int64{-1, -1, 3}, true, 5, 4, 3)
+	f([]int64{2, 2, 5}, []int64{-1, 4}, false, 5, 4)
+	f([]int64{5, 1}, []int64{-1}, true, 5)
+	f([]int64{1}, []int64{}, false)
+	f([]int64{0, 8}, []int64{-1, 2, 4}, true, 0, 2, 4)
+}
+
+func BenchmarkCount(b *testing.B) {
+	c := newTally(nil)
+	for b.Loop() {
+		c.Ran(batch.Run{Rows: 8, Jobs: 8, Ended: 8, Queue: 1, Input: 1, Infer: 1, Output: 1})
 	}
 }

@@ -64,6 +64,11 @@ func (v *Version) put(req *scorer.Request, p Pending) {
 	r.version, r.pending = v, p
 	r.resp.Reset()
 	r.job.Owner = r
+	if req.Kind == scorer.Stats {
+		v.report(&r.resp)
+		r.reply()
+		return
+	}
 	err := v.decode(req, &r.infer, &r.job)
 	if err == nil && v.queue.Put(&r.job) {
 		return
@@ -71,7 +76,8 @@ func (v *Version) put(req *scorer.Request, p Pending) {
 	if err == nil {
 		err = errClosed
 	}
-	r.Done(&r.job, nil, err)
+	fail(&r.resp, err)
+	r.reply()
 }
 
 // Hold implements batch.Owner.
@@ -83,10 +89,16 @@ func (r *remote) Release(*batch.Job) {}
 // Done implements batch.Owner: it encodes from the device's memory.
 func (r *remote) Done(job *batch.Job, out []tensor.Tensor, err error) {
 	if err != nil {
+		r.version.count(job, err)
 		fail(&r.resp, err)
 	} else {
 		r.version.encode(&r.infer, job, out, &r.resp)
 	}
+	r.reply()
+}
+
+// reply answers and gives r back.
+func (r *remote) reply() {
 	r.pending.Reply(&r.resp)
 	r.version, r.pending = nil, nil
 	if cap(r.resp.Body) <= maxKept && r.infer.Size() <= maxKept {

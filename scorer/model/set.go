@@ -4,14 +4,12 @@ package model
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
-	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -19,8 +17,10 @@ import (
 	"time"
 
 	"sluice.dev/accel"
+	"sluice.dev/accel/tensor"
 	"sluice.dev/scorer"
 	"sluice.dev/scorer/batch"
+	"sluice.dev/scorer/codec"
 )
 
 // Auto is the accelerator name that picks the best one that this machine has.
@@ -38,8 +38,22 @@ type Config struct {
 	Accelerator string // a driver's name, or Auto; empty is Auto
 	Threads     int    // per run; 0 is the driver's default
 	MaxBatch    int    // rows per run; 0 measures what is best
+	Plan        Plan   // nil says nothing beyond the file
 
 	digest string // of the file, "sha256:" and hex; filled in by Stage
+}
+
+// Plan is what is said of a model beyond its file. Plans are compared by what they
+// hold: a version with another plan is loaded anew.
+type Plan interface {
+	// Fit holds the model's own signature against the plan. It returns the one that
+	// clients see: the same tensors, each with as many elements.
+	Fit(own *tensor.Signature) (*tensor.Signature, error)
+	// Document is the model's configuration as JSON of Triton's ModelConfig; limit is
+	// the most rows of a run.
+	Document(seen *tensor.Signature, limit int) json.RawMessage
+	// Labels are the classes of an output, by index; nil if they are not known.
+	Labels(output string) []string
 }
 
 // Key names a version within a process.
@@ -53,14 +67,20 @@ type Observer func(Key) batch.Observer
 
 // Set is the versions of a process. One goroutine at a time stages and closes.
 type Set struct {
+	// Regions is shared memory that requests may refer to, nil for none. It is set
+	// before the first Stage.
+	Regions codec.Regions
+
 	drivers  map[string]accel.Driver
 	observer Observer
 	log      *slog.Logger
 
+	digests digests
 	runners map[string]*batch.Runner        // by driver and device
 	started atomic.Pointer[[]*batch.Runner] // all of runners
 	slots   map[string]int
 	current map[Key]*Version
+	serving atomic.Pointer[map[Key]*Version] // current, for anybody
 	closing sync.WaitGroup
 }
 
@@ -68,14 +88,18 @@ type Set struct {
 func NewSet(drivers []accel.Driver, o Observer, log *slog.Logger) *Set {
 	s := &Set{
 		drivers: map[string]accel.Driver{}, observer: o, log: log,
-		runners: map[string]*batch.Runner{}, slots: map[string]int{}, current: map[Key]*Version{},
+		digests: digests{}, runners: map[string]*batch.Runner{}, slots: map[string]int{}, current: map[Key]*Version{},
 	}
 	for _, d := range drivers {
 		s.drivers[d.Name()] = d
 	}
 	s.started.Store(&[]*batch.Runner{})
+	s.serving.Store(&s.current)
 	return s
 }
+
+// Serving are the versions of the current set, not to be modified. For anybody.
+func (s *Set) Serving() map[Key]*Version { return *s.serving.Load() }
 
 // Stage is a set of loaded versions that waits to become the current one.
 type Stage struct {
@@ -109,10 +133,10 @@ func (st *Stage) add(ctx context.Context, c Config) error {
 		c.Accelerator = Auto
 	}
 	var err error
-	if c.digest, err = digest(c.Path); err != nil {
+	if c.digest, err = st.set.digests.of(c.Path); err != nil {
 		return err
 	}
-	if v := st.set.current[c.Key()]; v != nil && v.config == c {
+	if v := st.set.current[c.Key()]; v != nil && reflect.DeepEqual(v.config, c) {
 		st.versions[c.Key()] = v
 		return nil
 	}
@@ -123,20 +147,6 @@ func (st *Stage) add(ctx context.Context, c Config) error {
 	st.versions[c.Key()] = v
 	st.loaded = append(st.loaded, v)
 	return nil
-}
-
-// digest names the content of a model's file.
-func digest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("open model: %w", err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("read model: %w", err)
-	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // load opens one version and warms it up.
@@ -150,13 +160,18 @@ func (s *Set) load(c Config) (*Version, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", c.Path, err)
 	}
+	if inst, err = fit(inst, c.Plan); err != nil {
+		return nil, errors.Join(err, inst.Close())
+	}
 	limit, err := warmUp(inst, c.MaxBatch)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
 	}
 	s.log.Info("model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
 		"device", device.Name, "max_batch", limit, "digest", c.digest, "seconds", time.Since(began).Seconds())
-	return s.open(c, driver.Name(), device, inst, limit), nil
+	v := s.open(c, driver.Name(), device, inst, limit)
+	v.loading = time.Since(began)
+	return v, nil
 }
 
 // pick finds the driver that a configuration names, and its first device.
@@ -198,12 +213,19 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 	if s.observer != nil {
 		o = s.observer(c.Key())
 	}
+	counts := newTally(o)
+	reach := codec.Reach{Regions: s.Regions}
+	var document json.RawMessage
+	if c.Plan != nil {
+		document = c.Plan.Document(inst.Signature(), limit)
+		reach.Labels = c.Plan.Labels
+	}
 	return &Version{
-		config: c, inst: inst, queue: r.Open(inst, limit, o),
+		config: c, inst: inst, queue: r.Open(inst, limit, counts), tally: counts, reach: reach,
 		offer: scorer.Offer{
 			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
 			// Two batches per slot: one that runs, and one that gathers meanwhile.
-			Window: 2 * device.Slots * limit, Signature: *inst.Signature(),
+			Window: 2 * device.Slots * limit, Signature: *inst.Signature(), Kinds: scorer.Kinds, Config: document,
 		},
 	}
 }
@@ -225,6 +247,7 @@ func (st *Stage) Commit() {
 	s := st.set
 	old := s.current
 	s.current = st.versions
+	s.serving.Store(&st.versions)
 	for k, v := range old {
 		if s.current[k] != v {
 			s.closing.Go(func() { v.close(s.log) })

@@ -18,11 +18,18 @@ type Version struct {
 	config Config
 	inst   accel.Instance
 	queue  *batch.Queue
+	tally  *tally
 	offer  scorer.Offer
+	reach  codec.Reach // of its requests
+
+	loading time.Duration // how long it took
 }
 
 // Offer says what the version is and how much of it may be in flight.
 func (v *Version) Offer() scorer.Offer { return v.offer }
+
+// Loading is how long the version took to load and to warm up.
+func (v *Version) Loading() time.Duration { return v.loading }
 
 // Waiting is how many requests wait for a device.
 func (v *Version) Waiting() int { return v.queue.Waiting() }
@@ -39,6 +46,7 @@ func (v *Version) close(log *slog.Logger) {
 
 // decode reads the body into in and prepares job.
 func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) error {
+	in.Reach = &v.reach
 	err := in.Decode(req.Kind, &v.offer.Signature, v.config.Endpoint, v.config.Version, req.HeadLength, req.Body)
 	if err != nil {
 		return err
@@ -73,14 +81,24 @@ func fail(resp *scorer.Response, err error) {
 	resp.NotStarted = known.Status == scorer.Unavailable
 }
 
+// count counts a job that ended without an answer.
+func (v *Version) count(job *batch.Job, err error) {
+	status := scorer.Internal
+	if known, ok := err.(*scorer.Error); ok {
+		status = known.Status
+	}
+	v.tally.fail(status, job.Queue+job.Device)
+}
+
 var errClosed = &scorer.Error{Status: scorer.Unavailable, Message: "this version is being replaced; send the request again"}
 
 // local is one request of a caller in this process, who waits for it.
 type local struct {
-	infer  codec.Infer
-	job    batch.Job
-	wait   *scorer.Waiter
-	ticket scorer.Ticket
+	version *Version
+	infer   codec.Infer
+	job     batch.Job
+	wait    *scorer.Waiter
+	ticket  scorer.Ticket
 
 	// held is locked between Hold and Release: a wait can be claimed by one only, and
 	// the parts of a large request are copied by several.
@@ -104,13 +122,17 @@ const patience = 5 * time.Millisecond
 
 // Score implements scorer.Scorer.
 func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
+	if req.Kind == scorer.Stats {
+		v.report(resp)
+		return
+	}
 	l := locals.Get().(*local)
 	if err := v.decode(req, &l.infer, &l.job); err != nil {
 		fail(resp, err)
 		l.free()
 		return
 	}
-	l.wait, l.job.Owner = req.Wait, l
+	l.version, l.wait, l.job.Owner = v, req.Wait, l
 	l.ticket = req.Wait.Arm()
 	if v.queue.Put(&l.job) {
 		v.queue.Start(patience)
@@ -119,10 +141,11 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 		l.wait.Finish(l.ticket)
 	}
 	if !l.wait.Wait() {
+		abandoned(req, resp)
 		if v.queue.Remove(&l.job) {
+			v.tally.fail(resp.Status, l.job.Queue)
 			l.free()
 		} // else a worker still has it, and the garbage collector will
-		abandoned(req, resp)
 		return
 	}
 	if l.err != nil {
@@ -146,7 +169,7 @@ func (l *local) free() {
 	if cap(l.data) > maxKept || l.infer.Size() > maxKept {
 		return
 	}
-	l.err, l.wait = nil, nil
+	l.err, l.wait, l.version = nil, nil, nil
 	locals.Put(l)
 }
 
@@ -168,7 +191,10 @@ func (l *local) Release(*batch.Job) {
 
 // Done implements batch.Owner: the answer is copied, so that the caller encodes
 // it on its own goroutine while the device goes on.
-func (l *local) Done(_ *batch.Job, out []tensor.Tensor, err error) {
+func (l *local) Done(job *batch.Job, out []tensor.Tensor, err error) {
+	if err != nil {
+		l.version.count(job, err)
+	}
 	if !l.wait.Claim(l.ticket) {
 		return
 	}

@@ -70,13 +70,12 @@ func Env(name, otherwise string) string {
 // Process adds the flags that every serving process has.
 func Process(c *cobra.Command, o *serve.Options, format, level *string) {
 	f := c.Flags()
-	f.StringVar(&o.File, "file", "", "specification: a YAML file, or a folder of them (required)")
+	f.StringVar(&o.File, "file", "", "specification: a YAML file, or a folder of them")
 	f.StringVar(&o.Metrics, "metrics", "127.0.0.1:8002", "address of /metrics, /healthz and /readyz, with tls:// before it to serve them over HTTPS; empty for none")
 	f.IntVar(&o.MaxBody, "max-body", 100<<20, "most bytes of a request's body; a larger one gets 413")
 	f.DurationVar(&o.DrainTimeout, "drain-timeout", 30*time.Second, "on SIGTERM, how long running requests may take before they are cut off")
 	f.StringVar(format, "log-format", "text", "text or json")
 	f.StringVar(level, "log-level", "info", "debug, info, warn or error")
-	_ = c.MarkFlagRequired("file") // the flag is there
 }
 
 // Front adds the flags of processes that clients call.
@@ -91,6 +90,7 @@ func Front(c *cobra.Command, o *serve.Options) {
 	f.StringVar(&o.TLS.Key, "tls-key", "", "PEM file of the certificate's key")
 	f.StringVar(&o.TLS.Authority, "tls-client-ca", "", "PEM file of the authority whose certificates clients must have; empty asks for none")
 	f.StringVar(&o.Management, "management", "127.0.0.1:8003", "address of the management API: keys and tokens, for who has the key in the state directory; empty for none")
+	f.BoolVar(&o.OpenManage, "open-management", false, "answer Triton's calls about the process (repository, logging, tracing, shared memory) without the management key; otherwise only a model repository on an address of this machine is managed without it")
 	f.StringVar(&o.State, "state", ".state", "state directory: generated keys, and where sticky clients go")
 	f.StringVar(&o.Secret, "secret-file", "", "file of a secret of 32 bytes or more that all gateways of a house share, so that sticky clients get the same version on each, and each takes the tokens that another made; default one that is generated and kept in the state directory")
 	f.DurationVar(&o.DrainDelay, "drain-delay", time.Second, "on SIGTERM, from reporting not ready to no longer accepting connections")
@@ -108,6 +108,7 @@ func Lane(c *cobra.Command, o *serve.Options) {
 func Models(c *cobra.Command, o *serve.Options) {
 	c.Flags().StringVar(&o.Library, "ort-library", Env("SLUICE_ORT_LIBRARY", ""),
 		"path of ONNX Runtime's shared library [$SLUICE_ORT_LIBRARY]; default what 'sluice runtime install' installed")
+	c.Flags().BoolVar(&o.NVMetrics, "triton-metrics", false, "serve metrics under Triton's names (nv_inference_…), too, for dashboards and autoscalers that know those")
 	c.Flags().IntVar(&o.CPUSlots, "cpu-slots", 0, "model runs side by side on the CPU; 0 means as many as there are cores")
 }
 
@@ -117,11 +118,13 @@ func Finish(c *cobra.Command, o *serve.Options, format, level string) error {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return fmt.Errorf("--log-level %s: must be debug, info, warn or error", level)
 	}
-	o.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+	o.Levels = serve.NewLevels(l)
+	all := &slog.HandlerOptions{Level: slog.LevelDebug}
 	switch format {
 	case "text":
+		o.Log = slog.New(o.Levels.Over(slog.NewTextHandler(os.Stderr, all)))
 	case "json":
-		o.Log = slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+		o.Log = slog.New(o.Levels.Over(slog.NewJSONHandler(os.Stderr, all)))
 	default:
 		return fmt.Errorf("--log-format %s: must be text or json", format)
 	}

@@ -39,7 +39,7 @@ func (m *batchMetrics) observer(k model.Key) batch.Observer {
 }
 
 // Ran implements batch.Observer.
-func (r runs) Ran(rows, _ int, device time.Duration) {
-	r.rows.Observe(float64(rows))
-	r.device.Observe(device.Seconds())
+func (r runs) Ran(run batch.Run) {
+	r.rows.Observe(float64(run.Rows))
+	r.device.Observe(run.Infer.Seconds())
 }

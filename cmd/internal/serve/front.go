@@ -28,6 +28,8 @@ import (
 	"sluice.dev/gateway/httpapi"
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/gateway/snapshot"
+	"sluice.dev/gateway/triton"
+	"sluice.dev/scorer/shm"
 )
 
 // Options of a process. Each uses those that it needs.
@@ -45,6 +47,10 @@ type Options struct {
 	CPUSlots     int           // runs side by side on the CPU; 0 means as many as cores
 	Listen       string        // the lane, of a scorer
 	Scorers      []string      // the lanes, of a gateway
+	Repository   Repository    // of models that Sluice serves beside File's
+	OpenManage   bool          // Triton's management calls need no credential
+	NVMetrics    bool          // metrics have Triton's names, too
+	ClientMemory bool          // tensors may be in clients' shared memory
 	MaxBody      int           // bytes of a request's body
 	AccessLog    string        // file of the access log; - is standard output, empty is none
 	AccessShare  float64       // of the served requests that are written there
@@ -54,6 +60,7 @@ type Options struct {
 	Version      string        // of the build
 	Out          io.Writer     // for people
 	Log          *slog.Logger
+	Levels       *Levels // of Log
 }
 
 // front is the gateway half of a process.
@@ -69,6 +76,9 @@ type front struct {
 	others   *upstreams
 	certs    *certs.Certs // nil serves in plain text
 	keys     *keyring
+	models   *models
+	memory   *shm.Regions                              // nil allows none
+	admin    string                                    // the management key; empty for none
 	managed  string                                    // URL of the management API; empty for none
 	specs    atomic.Pointer[map[string]*spec.Endpoint] // what is served now
 }
@@ -128,8 +138,39 @@ func newFront(o Options) (*front, error) {
 	if c.Access, err = accessLog(o); err != nil {
 		return nil, err
 	}
+	if c.Triton, err = f.extensions(); err != nil {
+		return nil, err
+	}
 	f.http, f.grpc = httpapi.New(f.path, c), grpcapi.New(f.path, g)
 	return f, nil
+}
+
+// extensions are what Triton's clients may ask beside scoring. What is about the
+// process takes the management key, and nobody needs it where all who can connect
+// are on this machine and a model repository is served, or where that is wanted.
+func (f *front) extensions() (*triton.Extensions, error) {
+	var err error
+	if f.admin, err = f.managementKey(); err != nil {
+		return nil, err
+	}
+	f.models = newModels(f.o.Repository, f.o.Log)
+	c := triton.Config{Path: f.path, Key: f.admin, Log: f.o.Levels}
+	if f.o.Repository.Dir != "" {
+		c.Models = f.models
+	}
+	if f.o.ClientMemory {
+		f.memory = shm.New()
+		c.Regions = f.memory
+	}
+	c.Open = f.o.OpenManage || c.Models != nil && local(f.o.HTTP)
+	return triton.New(c), nil
+}
+
+// local reports whether only this machine can connect to an address.
+func local(address string) bool {
+	network, rest, _ := split(address)
+	host, _, err := net.SplitHostPort(rest)
+	return network == "unix" || err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
 // accessLog opens the access log; it is appended to.
@@ -176,10 +217,17 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 type configure func(context.Context, []*spec.Endpoint) error
 
 // load reads the specification. Warnings are logged; the error has every finding.
-func load(path string, log *slog.Logger) ([]*spec.Endpoint, error) {
-	endpoints, findings := spec.Load(path)
+func load(o Options) ([]*spec.Endpoint, error) {
+	if o.File == "" {
+		return nil, nil // there is a model repository
+	}
+	validate := (*spec.Endpoint).Validate
+	if o.Repository.Dir != "" {
+		validate = (*spec.Endpoint).ValidateRegistered
+	}
+	endpoints, findings := spec.Load(o.File)
 	for _, e := range endpoints {
-		findings = append(findings, e.Validate()...)
+		findings = append(findings, validate(e)...)
 	}
 	if err := findings.Err(); err != nil {
 		return nil, err
@@ -189,17 +237,17 @@ func load(path string, log *slog.Logger) ([]*spec.Endpoint, error) {
 		e.Default()
 	}
 	for _, w := range findings.Warnings() {
-		log.Warn("specification", "finding", w.String())
+		o.Log.Warn("specification", "finding", w.String())
 	}
 	if len(endpoints) == 0 {
-		return nil, fmt.Errorf("%s has no endpoint", path)
+		return nil, fmt.Errorf("%s has no endpoint", o.File)
 	}
 	return endpoints, nil
 }
 
 // first applies the specification; where that cannot be done, what was served last.
 func first(ctx context.Context, o Options, k *keeper, apply configure) ([]*spec.Endpoint, error) {
-	endpoints, err := load(o.File, o.Log)
+	endpoints, err := load(o)
 	if err == nil {
 		if err = apply(ctx, endpoints); err == nil {
 			return endpoints, k.applied(endpoints)
@@ -268,7 +316,7 @@ func keyFiles(endpoints []*spec.Endpoint) *[]string {
 // reload applies the specification anew. One that cannot be applied changes
 // nothing, and nil is returned.
 func reload(ctx context.Context, o Options, k *keeper, apply configure) []*spec.Endpoint {
-	endpoints, err := load(o.File, o.Log)
+	endpoints, err := load(o)
 	if err == nil {
 		err = apply(ctx, endpoints)
 	}

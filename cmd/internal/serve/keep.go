@@ -71,7 +71,7 @@ func (k *keeper) last() []*spec.Endpoint {
 	}
 	endpoints, findings := spec.Decode("what was served last", text)
 	for _, e := range endpoints {
-		findings = append(findings, e.Validate()...)
+		findings = append(findings, e.ValidateRegistered()...)
 		e.Default()
 	}
 	if findings.Err() != nil {

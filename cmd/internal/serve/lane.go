@@ -29,13 +29,16 @@ func Scorer(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if o.NVMetrics {
+		registry.MustRegister(nvMetrics{set, nil})
+	}
 	s := newShelf(set.Start)
 	server := lane.NewServer(lane.ServerConfig{MaxBody: o.MaxBody, Log: o.Log}, s)
 	defer server.Close()
 	var draining atomic.Bool
 	failed := make(chan error, 2)
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
-		stage, err := set.Stage(ctx, configs(endpoints))
+		stage, err := set.Stage(ctx, configs(endpoints, nil))
 		if err != nil {
 			return err
 		}

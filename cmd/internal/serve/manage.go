@@ -20,19 +20,13 @@ func (f *front) manage(failed chan<- error) (net.Addr, error) {
 	if f.o.Management == "" {
 		return nil, nil
 	}
-	key, fresh, err := f.state.Admin(apikey.Generate)
-	if err != nil {
-		return nil, err
-	}
-	if fresh {
-		fmt.Fprintf(f.o.Out, "\nA management key was generated. It is in %s.\n", f.state.AdminFile())
-	}
 	s := secured{Server: &http.Server{
-		Handler: api.New(services{f}, key, f.o.Log), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
+		Handler: api.New(services{f}, f.admin, f.o.Log), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(f.o.Log.Handler(), slog.LevelDebug),
 	}}
 	if f.certs != nil {
+		var err error
 		if s.tls, err = f.certs.Server("http/1.1"); err != nil {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
 		}
@@ -46,6 +40,19 @@ func (f *front) manage(failed chan<- error) (net.Addr, error) {
 	}
 	f.managed = f.scheme() + "://" + at.String()
 	return at, nil
+}
+
+// managementKey is the key of the management API, which also Triton's management
+// calls take; empty without that API.
+func (f *front) managementKey() (string, error) {
+	if f.o.Management == "" {
+		return "", nil
+	}
+	key, fresh, err := f.state.Admin(apikey.Generate)
+	if fresh && err == nil {
+		fmt.Fprintf(f.o.Out, "\nA management key was generated. It is in %s.\n", f.state.AdminFile())
+	}
+	return key, err
 }
 
 // secured serves HTTPS where it has certificates.

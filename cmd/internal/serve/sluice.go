@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -9,6 +10,7 @@ import (
 	"sluice.dev/accel/null"
 	"sluice.dev/accel/ort"
 	"sluice.dev/accel/ort/library"
+	"sluice.dev/deploy/repository"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
 	"sluice.dev/scorer/model"
@@ -26,12 +28,32 @@ func Sluice(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
-	failed := make(chan error, 4)
-	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
-		return f.applyLocal(ctx, set, endpoints)
+	if f.memory != nil {
+		set.Regions = f.memory
+		defer f.memory.Close()
 	}
-	started := func() { f.start(ctx, failed) }
-	if err := run(ctx, o, f.keeper, apply, started, failed); err != nil {
+	if o.NVMetrics {
+		f.registry.MustRegister(nvMetrics{set, f.path})
+	}
+	failed := make(chan error, 4)
+	f.models.put = func(ctx context.Context, endpoints []*spec.Endpoint, configs []model.Config) error {
+		return f.applyLocal(ctx, set, endpoints, configs)
+	}
+	if err := f.models.open(); err != nil {
+		return err
+	}
+	polling, stop := context.WithCancel(ctx)
+	var polls sync.WaitGroup
+	started := func() {
+		f.start(ctx, failed)
+		if o.Repository.Mode == ModePoll {
+			polls.Go(func() { f.models.poll(polling) })
+		}
+	}
+	err = run(ctx, o, f.keeper, f.models.apply, started, failed)
+	stop()
+	polls.Wait()
+	if err != nil {
 		return err
 	}
 	return f.drain()
@@ -65,26 +87,53 @@ func (m missing) Open(accel.Model, accel.Options) (accel.Instance, error) {
 	return nil, m.err
 }
 
-// configs are the versions of endpoints as the scorer needs them.
-func configs(endpoints []*spec.Endpoint) (list []model.Config) {
+// registry fills in where a registered model is, and what is said of it. False: it
+// is not there now.
+type registry func(ref spec.ModelRef, c *model.Config) bool
+
+// configs are the versions of endpoints as the scorer needs them. Without a registry
+// every model is a path.
+func configs(endpoints []*spec.Endpoint, registered registry) (list []model.Config) {
 	for _, e := range endpoints {
 		for i := range e.Spec.Versions {
 			v := &e.Spec.Versions[i]
 			if v.Upstream != nil {
 				continue
 			}
-			list = append(list, model.Config{
-				Endpoint: e.Metadata.Name, Version: v.Name, Path: v.Model,
+			c := model.Config{
+				Endpoint: e.Metadata.Name, Version: v.Name, Path: v.Model, Plan: repository.Bare(e.Metadata.Name),
 				Accelerator: string(v.Accelerator), Threads: v.Threads, MaxBatch: v.MaxBatchSize,
-			})
+			}
+			ref, err := spec.ParseModel(v.Model)
+			if err != nil || ref.Name == "" || registered == nil || registered(ref, &c) {
+				list = append(list, c)
+			}
 		}
 	}
 	return list
 }
 
-// applyLocal makes endpoints what requests see: their models are loaded and their servers of other kinds asked first,
-// then requests are sent to them, then what nothing uses any more is closed.
-func (f *front) applyLocal(ctx context.Context, set *model.Set, endpoints []*spec.Endpoint) error {
+// fill gives the versions of s that are models their replicas, or none where their
+// model is not loaded.
+func fill(s *gateway.Snapshot, stage *model.Stage, others map[gateway.Key]*used) {
+	for name, e := range s.Endpoints() {
+		for _, v := range e.Versions {
+			if others[gateway.Key{Endpoint: name, Version: v.Name}] != nil {
+				continue
+			}
+			var replicas []gateway.Offered
+			if one := stage.Versions()[model.Key{Endpoint: name, Version: v.Name}]; one != nil {
+				replicas = []gateway.Offered{{Scorer: one, Offer: one.Offer()}}
+			}
+			v.Pool.SetReplicas(replicas)
+		}
+	}
+}
+
+// applyLocal makes endpoints what requests see: their models are loaded, and their
+// servers of other kinds asked, first; then requests are sent to them, then what
+// nothing uses any more is closed.
+func (f *front) applyLocal(ctx context.Context, set *model.Set, endpoints []*spec.Endpoint, configs []model.Config) error {
 	s, err := f.compiler.Compile(endpoints)
 	if err != nil {
 		return err
@@ -93,16 +142,12 @@ func (f *front) applyLocal(ctx context.Context, set *model.Set, endpoints []*spe
 	if err != nil {
 		return err
 	}
-	stage, err := set.Stage(ctx, configs(endpoints))
+	stage, err := set.Stage(ctx, configs)
 	if err != nil {
 		f.others.retire(others)
 		return err
 	}
-	old := f.others.commit(others, func() {
-		for key, v := range stage.Versions() {
-			f.path.Pool(gateway.Key(key)).SetReplicas([]gateway.Offered{{Scorer: v, Offer: v.Offer()}})
-		}
-	})
+	old := f.others.commit(others, func() { fill(s, stage, others) })
 	f.apply(s, endpoints)
 	f.others.retire(old)
 	stage.Commit()

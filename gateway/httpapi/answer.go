@@ -184,6 +184,13 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, status int, message string) {
 	ctx.Response.Header.SetContentTypeBytes(typeJSON)
 	ctx.Response.SetBody(codec.AppendError(nil, message))
 	if status != fasthttp.StatusNotFound && status != fasthttp.StatusMethodNotAllowed {
-		ctx.SetConnectionClose()
+		hangUp(ctx)
 	}
+}
+
+// hangUp closes the connection of a request, which may not have been read to its
+// end, behind the answer.
+func hangUp(ctx *fasthttp.RequestCtx) {
+	ctx.SetConnectionClose()
+	ctx.Conn().(*conn).lingers = true
 }

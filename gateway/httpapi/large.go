@@ -44,6 +44,13 @@ func (l *large) leave(h *fasthttp.RequestHeader) {
 	delete(l.each, h)
 }
 
+// bytes is the sum.
+func (l *large) bytes() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sum
+}
+
 // received is called between a request's head and its body. A large body that is
 // not let in gets a limit that it exceeds; tooLarge answers.
 func (s *Server) received(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) {

@@ -189,16 +189,11 @@ func TestLargeBodiesAreLetInFirst(t *testing.T) {
 	if _, err := io.WriteString(slow, head("e", key)+"a"); err != nil {
 		t.Fatal(err)
 	}
-	reserved := func() int64 {
-		server.large.mu.Lock()
-		defer server.large.mu.Unlock()
-		return server.large.sum
-	}
-	until(t, "let in", func() bool { return reserved() > 0 })
+	until(t, "let in", func() bool { return server.large.bytes() > 0 })
 	f(503, head("e", key))
 	f(200, strings.Replace(head("e", key), fmt.Sprint(len(body)), "3", 1)+"abc") // small ones go on
 	slow.Close()
-	until(t, "given back", func() bool { return reserved() == 0 })
+	until(t, "given back", func() bool { return server.large.bytes() == 0 })
 	f(200, head("e", key)+body)
 }
 

@@ -47,11 +47,22 @@ type Options struct {
 	AccessLog    string        // file of the access log; - is standard output, empty is none
 	AccessShare  float64       // of the served requests that are written there
 	MaxLarge     int64         // bytes of bodies over 64 KiB at a time
+	HTTPLimits   HTTPLimits    // of scoring over HTTP
 	DrainDelay   time.Duration // from not ready to no longer listening
 	DrainTimeout time.Duration // for what runs then
 	Version      string        // of the build
 	Out          io.Writer     // for people
 	Log          *slog.Logger
+}
+
+// HTTPLimits are what one client may take of scoring over HTTP before it is known
+// who it is. Zero is the default of each.
+type HTTPLimits struct {
+	Connections          int           // at a time
+	ConnectionsPerClient int           // of one address
+	Head                 int           // bytes of a request's head
+	Read                 time.Duration // for a whole request once it began
+	Idle                 time.Duration // between requests
 }
 
 // front is the gateway half of a process.
@@ -110,7 +121,11 @@ func newFront(o Options) (*front, error) {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
 		}
 	}
-	c := httpapi.Config{MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, Version: o.Version, Log: o.Log}
+	c := httpapi.Config{
+		MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, MaxHeader: o.HTTPLimits.Head, MaxConnections: o.HTTPLimits.Connections,
+		MaxConnectionsPerClient: o.HTTPLimits.ConnectionsPerClient, ReadTimeout: o.HTTPLimits.Read, IdleTimeout: o.HTTPLimits.Idle,
+		Version: o.Version, Log: o.Log,
+	}
 	if f.certs != nil {
 		if c.TLS, err = f.certs.Server("http/1.1"); err != nil {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
@@ -120,6 +135,7 @@ func newFront(o Options) (*front, error) {
 		return nil, err
 	}
 	f.http = httpapi.New(f.path, c)
+	f.registry.MustRegister(f.http)
 	return f, nil
 }
 

@@ -69,6 +69,9 @@ func code(s scorer.Status) int {
 func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t target) {
 	r, out := &c.Response, &ctx.Response
 	identify(out, h)
+	if c.Endpoint != nil && c.Endpoint.CORS != nil {
+		share(out, c.Endpoint.CORS, h.origin)
+	}
 	if v := c.Version; v != nil {
 		tag(out, v, c)
 	}

@@ -22,6 +22,7 @@ type headers struct {
 	several    bool // Authorization came more than once
 	pin        []byte
 	requestID  []byte
+	origin     []byte // of the page that calls
 	clientID   []byte // x-ms-client-request-id, or the deprecated x-ms-request-id
 	headLength int    // Inference-Header-Content-Length; -1 if absent, -2 if it is no number
 	timeout    time.Duration
@@ -63,6 +64,8 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 			h.priority = v
 		case "X-Sluice-Mirror":
 			h.mirror = v
+		case "Origin":
+			h.origin = v
 		case "Traceparent":
 			h.trace = traceparent(v)
 		case "Content-Encoding":

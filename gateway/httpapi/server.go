@@ -197,6 +197,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		s.score(ctx, client, t)
 	case !t.op.post() && (r.IsGet() || r.IsHead()):
 		s.inform(ctx, t)
+	case r.IsOptions() && s.preflight(ctx, t):
 	default:
 		ctx.Response.Header.Set("Allow", allow(t.op))
 		s.refuse(ctx, fasthttp.StatusMethodNotAllowed, "Method Not Allowed")

@@ -53,9 +53,9 @@ func (s *Server) access(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, b
 	if c.Endpoint != nil {
 		list = append(list, slog.String("endpoint", c.Endpoint.Name))
 	}
-	if v := c.Version; v != nil {
+	if v, t := c.Version, c.Times(); v != nil {
 		list = append(list, slog.String("version", v.Name), slog.String("variant", v.Variant.String()), slog.String("assigned_by", c.Reason.String()),
-			slog.Int("rows", r.Rows), slog.Int("batch", r.Batch), slog.Float64("queue_ms", millis(r.Queue)), slog.Float64("device_ms", millis(r.Device)))
+			slog.Int("rows", r.Rows), slog.Int("batch", r.Batch), slog.Float64("queue_ms", millis(t.Queue)), slog.Float64("batch_ms", millis(t.Batch)), slog.Float64("device_ms", millis(t.Device)))
 	}
 	s.config.Access.Log.LogAttrs(context.Background(), slog.LevelInfo, "request", list...)
 }

@@ -28,6 +28,9 @@ var (
 	keyRunMillis  = []byte("X-Ms-Run-Fn-Exec-Ms")
 	keyRunFailed  = []byte("X-Ms-Run-Function-Failed")
 	keyHeadLength = []byte("Inference-Header-Content-Length")
+	keyTraceID    = []byte("Traceid")
+	keyTrace      = []byte("Traceresponse")
+	keyTiming     = []byte("Server-Timing")
 	keyRetryAfter = []byte("Retry-After")
 	keyChallenge  = []byte("Www-Authenticate")
 )
@@ -75,6 +78,9 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t
 	if v := c.Version; v != nil {
 		tag(out, v, c)
 	}
+	if h.timing {
+		spent(out, c.Times())
+	}
 	if t.op == opScore {
 		timing(out, r)
 	}
@@ -91,7 +97,8 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t
 	r.Body = out.SwapBody(r.Body)
 }
 
-// identify gives the request's ids back; a request without one gets one.
+// identify gives the request's ids back, and the trace that it belongs to; a
+// request without an id gets one.
 func identify(out *fasthttp.Response, h *headers) {
 	var fresh [36]byte
 	id := h.requestID
@@ -99,6 +106,13 @@ func identify(out *fasthttp.Response, h *headers) {
 		id = appendID(fresh[:0])
 	}
 	out.Header.SetCanonical(keyRequest, id)
+	if len(h.traceID) > 0 && len(h.traceID) <= maxID {
+		out.Header.SetCanonical(keyTraceID, h.traceID)
+	}
+	if h.trace != (scorer.Trace{}) {
+		var text [55]byte
+		out.Header.SetCanonical(keyTrace, appendTrace(text[:0], &h.trace))
+	}
 	if len(h.clientID) == 0 || len(h.clientID) > maxID {
 		out.Header.SetCanonical(keyMSRequest, id)
 		return
@@ -126,6 +140,20 @@ func timing(out *fasthttp.Response, r *scorer.Response) {
 		out.Header.SetCanonical(keyRunMillis, appendMillis(digits[:0], r.Device))
 	}
 	out.Header.SetCanonical(keyRunFailed, texts[r.Status == scorer.ModelFailed || r.Status == scorer.DeadlineExceeded])
+}
+
+// spent says where the time of a request went, in milliseconds.
+// Source: https://www.w3.org/TR/server-timing/
+func spent(out *fasthttp.Response, t gateway.Times) {
+	var text [128]byte
+	b := text[:0]
+	for _, part := range [...]struct {
+		name string
+		time time.Duration
+	}{{"queue;dur=", t.Queue}, {", batch;dur=", t.Batch}, {", device;dur=", t.Device}, {", total;dur=", t.Total}} {
+		b = appendMillis(append(b, part.name...), part.time)
+	}
+	out.Header.SetCanonical(keyTiming, b)
 }
 
 // fail writes an error in the protocol's own form: {"error": text}, and for

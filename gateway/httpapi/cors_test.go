@@ -48,11 +48,11 @@ func TestPagesMayCallWhereTheEndpointSaysSo(t *testing.T) {
 	const may, key = "Access-Control-Request-Method: POST\nAccess-Control-Request-Headers: authorization\n", "Authorization: Bearer the-key\n"
 
 	set(&gateway.CORS{Origins: map[string]bool{"https://a.example": true}, Credentials: true, Sent: []byte("Authorization"), Read: []byte("X-Request-Id"), MaxAge: []byte("600")})
-	const preflight = "Allow-Origin: https://a.example; Allow-Credentials: true; Allow-Methods: POST; Allow-Headers: Authorization; Max-Age: 600; Vary: Origin"
+	const preflight = "Allow-Origin: https://a.example; Allow-Credentials: true; Allow-Methods: GET, POST; Allow-Headers: Authorization; Max-Age: 600; Vary: Origin"
 	const shared = "Allow-Origin: https://a.example; Allow-Credentials: true; Expose-Headers: X-Request-Id; Vary: Origin"
 	f("OPTIONS", score, 204, page+may, preflight)
-	f("OPTIONS", infer, 204, page+may, preflight)
-	f("OPTIONS", swagger, 204, page+may, strings.Replace(preflight, "POST", "GET, HEAD", 1))
+	f("OPTIONS", infer, 204, page+may, strings.Replace(preflight, "GET, POST", "POST", 1))
+	f("OPTIONS", swagger, 204, page+may, strings.Replace(preflight, "GET, POST", "GET, HEAD", 1))
 	f("OPTIONS", score, 403, other+may, "Vary: Origin")
 	f("OPTIONS", score, 403, "Origin: null\n"+may, "Vary: Origin")
 	f("OPTIONS", score, 403, "Origin: https://a.example.evil\n"+may, "Vary: Origin")
@@ -67,7 +67,7 @@ func TestPagesMayCallWhereTheEndpointSaysSo(t *testing.T) {
 	f("GET", swagger, 401, page, shared)
 
 	set(&gateway.CORS{Sent: []byte("X-Api-Key"), Read: []byte("X-Request-Id"), MaxAge: []byte("1")})
-	f("OPTIONS", score, 204, other+may, "Allow-Origin: *; Allow-Methods: POST; Allow-Headers: X-Api-Key; Max-Age: 1")
+	f("OPTIONS", score, 204, other+may, "Allow-Origin: *; Allow-Methods: GET, POST; Allow-Headers: X-Api-Key; Max-Age: 1")
 	f("POST", score, 200, other+key, "Allow-Origin: *; Expose-Headers: X-Request-Id")
 	f("POST", score, 200, key, "")
 

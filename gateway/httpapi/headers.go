@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
 	"strconv"
@@ -23,6 +24,8 @@ type headers struct {
 	pin        []byte
 	requestID  []byte
 	origin     []byte // of the page that calls
+	traceID    []byte // Azure ML's, which is not the W3C's; given back as it is
+	timing     bool   // wants to know where the time went
 	clientID   []byte // x-ms-client-request-id, or the deprecated x-ms-request-id
 	headLength int    // Inference-Header-Content-Length; -1 if absent, -2 if it is no number
 	timeout    time.Duration
@@ -66,6 +69,10 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 			h.mirror = v
 		case "Origin":
 			h.origin = v
+		case "X-Sluice-Timing":
+			h.timing = string(v) == "1"
+		case "Traceid":
+			h.traceID = v
 		case "Traceparent":
 			h.trace = traceparent(v)
 		case "Content-Encoding":
@@ -111,20 +118,32 @@ func natural(v []byte) int {
 	return n
 }
 
-// traceparent parses the W3C header of version 00; the zero Trace if v is none.
+// traceparent parses the W3C header; the zero Trace if v is none. What versions to
+// come add to version 00 is passed over, as they want it.
 // Source: https://www.w3.org/TR/trace-context/#traceparent-header
 func traceparent(v []byte) (t scorer.Trace) {
-	if len(v) != 55 || v[0] != '0' || v[1] != '0' || v[2] != '-' || v[35] != '-' || v[52] != '-' {
+	if len(v) < 55 || v[2] != '-' || v[35] != '-' || v[52] != '-' || bytes.ContainsAny(v[:55], "ABCDEF") {
 		return t
 	}
-	var flags [1]byte
-	for _, part := range []struct{ dst, src []byte }{{t.TraceID[:], v[3:35]}, {t.SpanID[:], v[36:52]}, {flags[:], v[53:]}} {
+	var version, flags [1]byte
+	for _, part := range []struct{ dst, src []byte }{{version[:], v[:2]}, {t.TraceID[:], v[3:35]}, {t.SpanID[:], v[36:52]}, {flags[:], v[53:55]}} {
 		if _, err := hex.Decode(part.dst, part.src); err != nil {
 			return scorer.Trace{}
 		}
 	}
+	future := version[0] > 0 && version[0] < 0xff && (len(v) == 55 || v[55] == '-')
+	if t.TraceID == [16]byte{} || t.SpanID == [8]byte{} || !future && (version[0] != 0 || len(v) != 55) {
+		return scorer.Trace{}
+	}
 	t.Flags = flags[0]
 	return t
+}
+
+// appendTrace appends a trace context as the W3C's headers have it.
+func appendTrace(dst []byte, t *scorer.Trace) []byte {
+	dst = hex.AppendEncode(append(dst, "00-"...), t.TraceID[:])
+	dst = hex.AppendEncode(append(dst, '-'), t.SpanID[:])
+	return hex.AppendEncode(append(dst, '-'), []byte{t.Flags})
 }
 
 // appendID appends a new request id, a random UUID.

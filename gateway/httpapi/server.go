@@ -193,7 +193,7 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		return
 	}
 	switch {
-	case t.op.post() && r.IsPost():
+	case t.op.post() && r.IsPost(), t.op == opScore && r.IsGet():
 		s.score(ctx, client, t)
 	case !t.op.post() && (r.IsGet() || r.IsHead()):
 		s.inform(ctx, t)
@@ -206,7 +206,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 
 // allow names the methods that an operation may be called with.
 func allow(o op) string {
-	if o.post() {
+	switch {
+	case o == opScore:
+		return "GET, POST"
+	case o.post():
 		return "POST"
 	}
 	return "GET, HEAD"
@@ -271,6 +274,10 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 	c.SetTrace(h.trace)
 	c.SetPriority(h.priority)
 	c.SetCopy(h.mirror)
+	if ctx.IsGet() {
+		c.SetBody(scorer.AML, 0, queryBody(ctx.QueryArgs()))
+		return scorer.OK, ""
+	}
 	return encode(c, t.op, h.headLength, ctx.Request.Body())
 }
 

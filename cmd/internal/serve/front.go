@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"sluice.dev/cmd/internal/certs"
+	"sluice.dev/cmd/internal/logfile"
 	"sluice.dev/cmd/internal/state"
 	"sluice.dev/cmd/internal/watch"
 	"sluice.dev/deploy/spec"
@@ -73,6 +74,7 @@ type front struct {
 	path     *gateway.Path
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
+	access   *logfile.File // nil is none
 	keeper   *keeper
 	certs    *certs.Certs // nil serves plain HTTP
 	keys     *keyring
@@ -131,7 +133,7 @@ func newFront(o Options) (*front, error) {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
 		}
 	}
-	if c.Access, err = accessLog(o); err != nil {
+	if c.Access, err = f.accessLog(); err != nil {
 		return nil, err
 	}
 	f.http = httpapi.New(f.path, c)
@@ -139,19 +141,23 @@ func newFront(o Options) (*front, error) {
 	return f, nil
 }
 
-// accessLog opens the access log; it is appended to.
-func accessLog(o Options) (a httpapi.AccessLog, err error) {
-	out := os.Stdout
-	switch o.AccessLog {
+// accessLog opens the access log, if there is to be one. It is appended to, and
+// SIGHUP opens its file anew.
+func (f *front) accessLog() (a httpapi.AccessLog, err error) {
+	switch f.o.AccessLog {
 	case "":
 		return a, nil
 	case "-":
+		f.access = logfile.To(os.Stdout, f.o.Log)
 	default:
-		if out, err = os.OpenFile(o.AccessLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640); err != nil {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		if f.access, err = logfile.Open(f.o.AccessLog, hangup, f.o.Log); err != nil {
 			return a, fmt.Errorf("open the access log: %w", err)
 		}
 	}
-	return httpapi.AccessLog{Log: slog.New(slog.NewJSONHandler(out, nil)), Share: o.AccessShare}, nil
+	f.registry.MustRegister(f.access)
+	return httpapi.AccessLog{Log: slog.New(slog.NewJSONHandler(f.access, nil)), Share: f.o.AccessShare}, nil
 }
 
 // start serves clients, says so, and keeps what that needs up to date until ctx
@@ -297,6 +303,13 @@ func admin(r prometheus.Gatherer, ready func() bool) *http.Server {
 func (f *front) drain() error {
 	f.o.Log.Info("draining", "in_flight", f.path.InFlight())
 	f.http.Drain()
+	if f.access != nil {
+		defer func() {
+			if err := f.access.Close(time.Second); err != nil {
+				f.o.Log.Error("access log not closed", "error", err)
+			}
+		}()
+	}
 	time.Sleep(f.o.DrainDelay) // whoever routes here has this long to notice
 	ctx, cancel := context.WithTimeout(context.Background(), f.o.DrainTimeout)
 	defer cancel()

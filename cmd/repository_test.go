@@ -154,7 +154,7 @@ func TestModelsAreLoadedAndUnloadedByRequest(t *testing.T) {
 	load("b", "", 200, "")
 	s.serves("b", "1")
 	load("nope", "", 404, `{"error":"failed to load 'nope', failed to poll from model repository"}`)
-	load("..", "", 400, `{"error":"model name must not contain path traversal characters"}`)
+	load("..", "", 400, `{"error":"the request's path is not in plain form: no dot segments, no encoded slashes, nothing that is not properly percent-encoded"}`)
 
 	// A load that fails leaves what was served.
 	put(t, dir, map[string]string{"b/2/model.onnx": "no model"})

@@ -115,6 +115,22 @@ func (c *Call) SetBody(kind scorer.Kind, headLength int, body []byte) {
 	c.request.Kind, c.request.HeadLength, c.request.Body = kind, headLength, body
 }
 
+// Times are where a call spent its time, from arrival on.
+type Times struct {
+	Queue  time.Duration // waiting for a slot, at the gateway
+	Batch  time.Duration // waiting for its batch to run, at the scorer
+	Device time.Duration // running
+	Total  time.Duration // until now
+}
+
+// Times are the times of a call; zero for one that was not served.
+func (c *Call) Times() Times {
+	if c.start == 0 {
+		return Times{}
+	}
+	return Times{c.waited, c.Response.Queue, c.Response.Device, scorer.Now().Sub(c.start)}
+}
+
 // SetTrace sets the request's W3C trace context.
 func (c *Call) SetTrace(t scorer.Trace) { c.request.Trace = t }
 
@@ -125,6 +141,7 @@ const maxKept = 1 << 20
 func (c *Call) reset() {
 	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Copy, c.Headers = nil, nil, nil, 0, admit.Normal, AsConfigured, nil
 	c.Endpoint, c.Version, c.Principal, c.Refusal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, nil, 0
+	c.start, c.waited = 0, 0
 	c.wait.left.Store(false)
 	c.request = scorer.Request{Wait: &c.wait.Waiter}
 	if cap(c.Response.Body) > maxKept {

@@ -27,6 +27,7 @@ type Endpoint struct {
 	Sticky   *Sticky    // nil assigns every request by itself
 	Quota    *Quota     // nil does not limit callers
 	Mirror   *Mirror    // gets copies; nil is none
+	CORS     *CORS      // lets pages call; nil lets none
 	Fallback *Version   // serves where the assigned version has no ready replica; nil is none
 }
 
@@ -40,6 +41,21 @@ type Quota struct {
 type Sticky struct {
 	Header string // that names the client; empty is its principal
 	Slots  *router.SlotHash
+}
+
+// CORS is which pages may call from a browser, and the text of what answers say
+// about it.
+type CORS struct {
+	Origins     map[string]bool // nil allows any
+	Credentials bool
+	Sent        []byte // headers that pages may send
+	Read        []byte // headers of answers that pages may read
+	MaxAge      []byte // seconds
+}
+
+// Allows reports whether pages of an origin may call. For nil, none may.
+func (c *CORS) Allows(origin []byte) bool {
+	return c != nil && (c.Origins == nil || c.Origins[string(origin)])
 }
 
 // Version is one version of an endpoint.

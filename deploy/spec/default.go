@@ -12,6 +12,7 @@ func (e *Endpoint) Default() {
 		m.MaxBodyBytes = cmp.Or(m.MaxBodyBytes, 256<<10)
 	}
 	e.Spec.Auth.setDefaults()
+	e.Spec.CORS.setDefaults()
 	e.Spec.Split.Fallback = cmp.Or(e.Spec.Split.Fallback, FallbackNone)
 	chosen := false
 	for i := range e.Spec.Versions {

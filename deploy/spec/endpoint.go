@@ -77,6 +77,9 @@ type EndpointSpec struct {
 	// Which version gets copies of requests, besides the one that answers them.
 	Mirror Mirror `json:"mirror,omitzero"`
 
+	// Which web pages may call from a browser. Left out: none.
+	CORS *CORS `json:"cors,omitempty"`
+
 	// 1 to 6 versions. The traffic that no percentile claims goes to the default one.
 	Versions []Version `json:"versions" jsonschema:"minItems=1,maxItems=6"`
 }

@@ -30,6 +30,7 @@ func (e *Endpoint) validate(c *check) Findings {
 	c.auth("spec.auth", &d.Spec.Auth)
 	c.split("spec.split", d)
 	c.mirror("spec.mirror", d)
+	c.cors("spec.cors", d.Spec.CORS)
 	c.versions(d)
 	c.findings.sort()
 	return c.findings

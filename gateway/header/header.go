@@ -3,6 +3,7 @@
 package header
 
 import (
+	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
 
@@ -31,20 +32,32 @@ func Bearer[T string | []byte](v T) T {
 	return v[len(scheme):]
 }
 
-// Trace parses the W3C header traceparent of version 00; the zero Trace if v is none.
+// Trace parses the W3C header traceparent; the zero Trace if v is none. What
+// versions to come add to version 00 is passed over, as they want it.
 // Source: https://www.w3.org/TR/trace-context/#traceparent-header
 func Trace(v []byte) (t scorer.Trace) {
-	if len(v) != 55 || v[0] != '0' || v[1] != '0' || v[2] != '-' || v[35] != '-' || v[52] != '-' {
+	if len(v) < 55 || v[2] != '-' || v[35] != '-' || v[52] != '-' || bytes.ContainsAny(v[:55], "ABCDEF") {
 		return t
 	}
-	var flags [1]byte
-	for _, part := range []struct{ dst, src []byte }{{t.TraceID[:], v[3:35]}, {t.SpanID[:], v[36:52]}, {flags[:], v[53:]}} {
+	var version, flags [1]byte
+	for _, part := range []struct{ dst, src []byte }{{version[:], v[:2]}, {t.TraceID[:], v[3:35]}, {t.SpanID[:], v[36:52]}, {flags[:], v[53:55]}} {
 		if _, err := hex.Decode(part.dst, part.src); err != nil {
 			return scorer.Trace{}
 		}
 	}
+	future := version[0] > 0 && version[0] < 0xff && (len(v) == 55 || v[55] == '-')
+	if t.TraceID == [16]byte{} || t.SpanID == [8]byte{} || !future && (version[0] != 0 || len(v) != 55) {
+		return scorer.Trace{}
+	}
 	t.Flags = flags[0]
 	return t
+}
+
+// AppendTrace appends a trace context as the W3C's headers have it.
+func AppendTrace(dst []byte, t *scorer.Trace) []byte {
+	dst = hex.AppendEncode(append(dst, "00-"...), t.TraceID[:])
+	dst = hex.AppendEncode(append(dst, '-'), t.SpanID[:])
+	return hex.AppendEncode(append(dst, '-'), []byte{t.Flags})
 }
 
 // AppendID appends a new request id, a random UUID.

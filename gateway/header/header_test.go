@@ -2,6 +2,7 @@ package header
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"sluice.dev/scorer"
@@ -18,12 +19,20 @@ func TestBearer(t *testing.T) {
 }
 
 func TestTraceparent(t *testing.T) {
-	got := Trace([]byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
-	if got.TraceID[0] != 0x0a || got.TraceID[15] != 0x9c || got.SpanID[0] != 0xb7 || got.Flags != 1 {
+	const good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	got := Trace([]byte(good))
+	if got.TraceID[0] != 0x0a || got.TraceID[15] != 0x9c || got.SpanID[0] != 0xb7 || got.Flags != 1 || string(AppendTrace(nil, &got)) != good {
 		t.Errorf("parsed %x", got)
 	}
-	for _, bad := range []string{"", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0", "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-		"00-0af7651916cd43dd8448eb211c80319g-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c_b7ad6b7169203331-01"} {
+	for _, future := range []string{"01" + good[2:], "cc" + good[2:] + "-what-the-future-brings"} {
+		if Trace([]byte(future)) != got {
+			t.Errorf("Trace(%q) is not that of version 00", future)
+		}
+	}
+	for _, bad := range []string{
+		"", good[:54], good + "-", good + "0", "ff" + good[2:], "0x" + good[2:], "01" + good[2:] + "x", strings.ToUpper(good), strings.Replace(good, "9c-", "9c_", 1), strings.Replace(good, "0a", "0g", 1),
+		"00-00000000000000000000000000000000-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+	} {
 		if got := Trace([]byte(bad)); got != (scorer.Trace{}) {
 			t.Errorf("Trace(%q) = %x; want none", bad, got)
 		}

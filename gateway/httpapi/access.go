@@ -33,7 +33,7 @@ func (a *AccessLog) wants(s scorer.Status) bool {
 func (s *Server) access(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, began scorer.Instant) {
 	r := &c.Response
 	path, _, _ := bytes.Cut(ctx.Request.Header.RequestURI(), []byte("?"))
-	list := make([]slog.Attr, 0, 20)
+	list := make([]slog.Attr, 0, 24)
 	list = append(list,
 		slog.String("request_id", string(ctx.Response.Header.PeekBytes(keyRequest))), slog.String("remote", ctx.RemoteAddr().String()),
 		slog.String("method", string(ctx.Request.Header.Method())), slog.String("path", string(path)),
@@ -44,6 +44,11 @@ func (s *Server) access(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, b
 	if len(h.clientID) > 0 {
 		list = append(list, slog.String("client_request_id", string(h.clientID)))
 	}
+	for _, said := range [...]struct{ key, header string }{{"user_agent", "User-Agent"}, {"forwarded_for", "X-Forwarded-For"}} {
+		if v := ctx.Request.Header.Peek(said.header); len(v) > 0 {
+			list = append(list, slog.String(said.key, string(v[:min(len(v), mostSaid)])))
+		}
+	}
 	if h.trace != (scorer.Trace{}) {
 		list = append(list, slog.String("trace_id", hex.EncodeToString(h.trace.TraceID[:])))
 	}
@@ -53,11 +58,14 @@ func (s *Server) access(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, b
 	if c.Endpoint != nil {
 		list = append(list, slog.String("endpoint", c.Endpoint.Name))
 	}
-	if v := c.Version; v != nil {
+	if v, t := c.Version, c.Times(); v != nil {
 		list = append(list, slog.String("version", v.Name), slog.String("variant", v.Variant.String()), slog.String("assigned_by", c.Reason.String()),
-			slog.Int("rows", r.Rows), slog.Int("batch", r.Batch), slog.Float64("queue_ms", millis(r.Queue)), slog.Float64("device_ms", millis(r.Device)))
+			slog.Int("rows", r.Rows), slog.Int("batch", r.Batch), slog.Float64("queue_ms", millis(t.Queue)), slog.Float64("batch_ms", millis(t.Batch)), slog.Float64("device_ms", millis(t.Device)))
 	}
 	s.config.Access.Log.LogAttrs(context.Background(), slog.LevelInfo, "request", list...)
 }
+
+// mostSaid bounds in bytes what a client says of itself.
+const mostSaid = 256
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

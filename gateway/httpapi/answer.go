@@ -29,6 +29,9 @@ var (
 	keyRunMillis  = []byte("X-Ms-Run-Fn-Exec-Ms")
 	keyRunFailed  = []byte("X-Ms-Run-Function-Failed")
 	keyHeadLength = []byte("Inference-Header-Content-Length")
+	keyTraceID    = []byte("Traceid")
+	keyTrace      = []byte("Traceresponse")
+	keyTiming     = []byte("Server-Timing")
 	keyRetryAfter = []byte("Retry-After")
 	keyChallenge  = []byte("Www-Authenticate")
 )
@@ -70,8 +73,14 @@ func code(s scorer.Status) int {
 func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t target) {
 	r, out := &c.Response, &ctx.Response
 	identify(out, h)
+	if c.Endpoint != nil && c.Endpoint.CORS != nil {
+		share(out, c.Endpoint.CORS, h.origin)
+	}
 	if v := c.Version; v != nil {
 		tag(out, v, c)
+	}
+	if h.timing {
+		spent(out, c.Times())
 	}
 	if t.op == opScore {
 		timing(out, r)
@@ -99,7 +108,8 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t
 	}
 }
 
-// identify gives the request's ids back; a request without one gets one.
+// identify gives the request's ids back, and the trace that it belongs to; a
+// request without an id gets one.
 func identify(out *fasthttp.Response, h *headers) {
 	var fresh [36]byte
 	id := h.requestID
@@ -107,6 +117,13 @@ func identify(out *fasthttp.Response, h *headers) {
 		id = header.AppendID(fresh[:0])
 	}
 	out.Header.SetCanonical(keyRequest, id)
+	if len(h.traceID) > 0 && len(h.traceID) <= header.MaxID {
+		out.Header.SetCanonical(keyTraceID, h.traceID)
+	}
+	if h.trace != (scorer.Trace{}) {
+		var text [55]byte
+		out.Header.SetCanonical(keyTrace, header.AppendTrace(text[:0], &h.trace))
+	}
 	if len(h.clientID) == 0 || len(h.clientID) > header.MaxID {
 		out.Header.SetCanonical(keyMSRequest, id)
 		return
@@ -136,6 +153,20 @@ func timing(out *fasthttp.Response, r *scorer.Response) {
 	out.Header.SetCanonical(keyRunFailed, texts[r.Status == scorer.ModelFailed || r.Status == scorer.DeadlineExceeded])
 }
 
+// spent says where the time of a request went, in milliseconds.
+// Source: https://www.w3.org/TR/server-timing/
+func spent(out *fasthttp.Response, t gateway.Times) {
+	var text [128]byte
+	b := text[:0]
+	for _, part := range [...]struct {
+		name string
+		time time.Duration
+	}{{"queue;dur=", t.Queue}, {", batch;dur=", t.Batch}, {", device;dur=", t.Device}, {", total;dur=", t.Total}} {
+		b = appendMillis(append(b, part.name...), part.time)
+	}
+	out.Header.SetCanonical(keyTiming, b)
+}
+
 // fail writes an error in the protocol's own form: {"error": text}, and for
 // Azure ML's routes {"message": text, "code": status}.
 func (s *Server) fail(ctx *fasthttp.RequestCtx, c *gateway.Call, o op) {
@@ -155,6 +186,17 @@ func (s *Server) fail(ctx *fasthttp.RequestCtx, c *gateway.Call, o op) {
 	out.SetStatusCode(code(r.Status))
 	out.Header.SetContentTypeBytes(typeJSON)
 	out.SwapBody(body)
+}
+
+var keyVary = []byte("Vary")
+
+// varies tells whoever keeps an answer that another may come with another value of
+// a header.
+func varies(out *fasthttp.Response, by []byte) {
+	if before := out.Header.PeekBytes(keyVary); len(before) > 0 {
+		by = append(append(append([]byte(nil), before...), ", "...), by...)
+	}
+	out.Header.SetCanonical(keyVary, by)
 }
 
 // hint adds the header that tells a client what to do about a status.
@@ -195,6 +237,13 @@ func (s *Server) refuse(ctx *fasthttp.RequestCtx, status int, message string) {
 	ctx.Response.Header.SetContentTypeBytes(typeJSON)
 	ctx.Response.SetBody(codec.AppendError(nil, message))
 	if status != fasthttp.StatusNotFound && status != fasthttp.StatusMethodNotAllowed {
-		ctx.SetConnectionClose()
+		hangUp(ctx)
 	}
+}
+
+// hangUp closes the connection of a request, which may not have been read to its
+// end, behind the answer.
+func hangUp(ctx *fasthttp.RequestCtx) {
+	ctx.SetConnectionClose()
+	ctx.Conn().(*conn).lingers = true
 }

@@ -27,7 +27,6 @@ const (
 
 var (
 	keyEncoding = []byte("Content-Encoding")
-	keyVary     = []byte("Vary")
 	keyAccept   = []byte("Accept-Encoding")
 	accepted    = []byte("gzip, deflate, zstd")
 )
@@ -154,7 +153,7 @@ func compress(ctx *fasthttp.RequestCtx) {
 	if len(out.Header.PeekBytes(keyEncoding)) > 0 {
 		return // by whoever gave the answer
 	}
-	out.Header.SetCanonical(keyVary, keyAccept)
+	varies(out, keyAccept)
 	name := negotiate(ctx.Request.Header.PeekBytes(keyAccept))
 	if name == "" {
 		return

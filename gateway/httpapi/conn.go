@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -29,7 +30,10 @@ type conn struct {
 	client   netip.Prefix
 	watch    *watch
 	poll     *poller
-	id       uint64       // of the watch
+	id       uint64 // of the watch
+	frame    framer
+	unclean  *unclean     // why nothing more is read
+	lingers  bool         // the client may still be sending when it is closed
 	state    atomic.Int64 // tick of its beginning * phases + phase
 
 	mu   sync.Mutex
@@ -91,13 +95,31 @@ func changed(n net.Conn, s fasthttp.ConnState) {
 	}
 }
 
-// Read implements net.Conn.
+// Read implements net.Conn: what is clean of what the client sends.
 func (c *conn) Read(b []byte) (int, error) {
+	if c.unclean != nil {
+		return 0, c.unclean
+	}
 	if c.hands != nil {
 		if err := c.shake(); err != nil {
 			return 0, err
 		}
 	}
+	n, err := c.read(b)
+	if n == 0 {
+		return 0, err
+	}
+	clean, unclean := c.frame.take(b[:n])
+	if unclean == nil {
+		return n, err
+	}
+	c.unclean = unclean
+	b[clean] = '!' // the library must have something to answer, and this is neither a request nor an end of one
+	return clean + 1, nil
+}
+
+// read waits for the client.
+func (c *conn) read(b []byte) (int, error) {
 	for {
 		n, err := c.Conn.Read(b)
 		if n > 0 || err == nil {
@@ -143,8 +165,31 @@ func (c *conn) Close() error {
 	if c.phase() == parking && c.poll.park(c) {
 		return nil
 	}
+	if c.lingers {
+		c.linger()
+	}
 	c.watch.remove(c)
 	return c.Conn.Close()
+}
+
+// lingerTime is how long a client that was refused is listened to.
+const lingerTime = 2 * time.Second
+
+// linger takes what the client goes on to send until it has seen the end, or for
+// lingerTime: to close a connection with something unread makes the system discard
+// the answer that is on its way.
+func (c *conn) linger() {
+	c.lingers = false
+	// Errors mean that it is closed, which ends the copy.
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		_ = t.CloseWrite()
+	}
+	if w, ok := c.raw.(interface{ CloseWrite() error }); ok {
+		_ = w.CloseWrite()
+	}
+	_ = c.SetReadDeadline(never)
+	c.enter(lingering)
+	_, _ = io.Copy(io.Discard, struct{ io.Reader }{c.raw}) // with the small buffer that Discard has
 }
 
 // Deadlines: one that has passed, and none.

@@ -17,6 +17,9 @@ type headers struct {
 	several    bool // Authorization came more than once
 	pin        []byte
 	requestID  []byte
+	origin     []byte // of the page that calls
+	traceID    []byte // Azure ML's, which is not the W3C's; given back as it is
+	timing     bool   // wants to know where the time went
 	clientID   []byte // x-ms-client-request-id, or the deprecated x-ms-request-id
 	headLength int    // Inference-Header-Content-Length; -1 if absent, -2 if it is no number
 	timeout    time.Duration
@@ -58,6 +61,12 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 			h.priority = v
 		case "X-Sluice-Mirror":
 			h.mirror = v
+		case "Origin":
+			h.origin = v
+		case "X-Sluice-Timing":
+			h.timing = string(v) == "1"
+		case "Traceid":
+			h.traceID = v
 		case "Traceparent":
 			h.trace = header.Trace(v)
 		case "Content-Encoding":

@@ -62,6 +62,9 @@ func (s *Server) informModel(ctx *fasthttp.RequestCtx, t target) {
 		s.refuse(ctx, fasthttp.StatusNotFound, "Request for unknown model: '"+string(name)+"' is not found")
 		return
 	}
+	if e.CORS != nil {
+		share(&ctx.Response, e.CORS, h.origin)
+	}
 	if !public(t.op) && !s.allowed(ctx, e, &h) {
 		return
 	}

@@ -44,6 +44,13 @@ func (l *large) leave(h *fasthttp.RequestHeader) {
 	delete(l.each, h)
 }
 
+// bytes is the sum.
+func (l *large) bytes() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sum
+}
+
 // received is called between a request's head and its body. A large body that is
 // not let in gets a limit that it exceeds; tooLarge answers.
 func (s *Server) received(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) {
@@ -75,12 +82,14 @@ func (s *Server) tooLarge(ctx *fasthttp.RequestCtx) {
 	h := &ctx.Request.Header
 	switch n := h.ContentLength(); {
 	case n <= largeBody || n > s.config.MaxBody: // a chunked one has no length
+		s.watch.refused[whyBody].Add(1)
 		s.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body exceeds %d bytes", s.config.MaxBody))
 	case s.mayCall(h):
+		s.watch.refused[whyLarge].Add(1)
 		hint(&ctx.Response, scorer.Overloaded)
 		s.refuse(ctx, code(scorer.Overloaded), "too many large requests at a time; try again later")
 	default:
 		s.handle(ctx)
 	}
-	ctx.SetConnectionClose() // the body was not read
+	hangUp(ctx) // the body was not read
 }

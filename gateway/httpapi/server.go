@@ -27,6 +27,7 @@ type Config struct {
 	MaxBody        int   // bytes of a request's body; 0 means 100 MiB
 	MaxLarge       int64 // bytes of bodies over 64 KiB at a time; 0 means 1 GiB
 	MaxHeader      int   // bytes of a request's head; 0 means 16 KiB
+	MaxFields      int   // header lines of a request; 0 means 100
 	MaxConnections int   // at a time; 0 means 65,536
 
 	// MaxConnectionsPerClient is how many one client's address may have at a time;
@@ -54,6 +55,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.MaxHeader == 0 {
 		c.MaxHeader = 16 << 10
+	}
+	if c.MaxFields == 0 {
+		c.MaxFields = 100
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 64 << 10
@@ -118,6 +122,9 @@ func New(p *gateway.Path, c Config) *Server {
 	return s
 }
 
+// framer is for a new connection.
+func (s *Server) framer() framer { return framer{most: s.config.MaxHeader, fields: s.config.MaxFields} }
+
 // silent drops the library's log: what it says is a client's fault, and clients
 // are told.
 type silent struct{}
@@ -166,10 +173,6 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	client := ctx.Conn().(*conn)
 	client.enter(serving)
 	r := &ctx.Request.Header
-	if !clean(r) {
-		s.refuse(ctx, fasthttp.StatusBadRequest, "the request's head is not clean HTTP/1.1")
-		return
-	}
 	t := parse(r.RequestURI())
 	if t.op == opUnknown {
 		s.refuse(ctx, fasthttp.StatusNotFound, "Not Found")
@@ -179,20 +182,27 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		s.extend(ctx, t, extensions[t.op])
 		return
 	}
-	if t.op.post() != r.IsPost() || !t.op.post() && !r.IsGet() {
-		allow := fasthttp.MethodGet
-		if t.op.post() {
-			allow = fasthttp.MethodPost
-		}
-		ctx.Response.Header.Set("Allow", allow)
-		s.refuse(ctx, fasthttp.StatusMethodNotAllowed, "Method Not Allowed")
-		return
-	}
-	if t.op.post() {
+	switch {
+	case t.op.post() && r.IsPost(), t.op == opScore && r.IsGet():
 		s.score(ctx, client, t)
-		return
+	case !t.op.post() && (r.IsGet() || r.IsHead()):
+		s.inform(ctx, t)
+	case r.IsOptions() && s.preflight(ctx, t):
+	default:
+		ctx.Response.Header.Set("Allow", allow(t.op))
+		s.refuse(ctx, fasthttp.StatusMethodNotAllowed, "Method Not Allowed")
 	}
-	s.inform(ctx, t)
+}
+
+// allow names the methods that an operation may be called with.
+func allow(o op) string {
+	switch {
+	case o == opScore:
+		return "GET, POST"
+	case o.post():
+		return "POST"
+	}
+	return "GET, HEAD"
 }
 
 // recovered answers a request that met a bug, and keeps the process serving.
@@ -254,6 +264,10 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 	c.SetTrace(h.trace)
 	c.SetPriority(h.priority)
 	c.SetCopy(h.mirror)
+	if ctx.IsGet() {
+		c.SetBody(scorer.AML, 0, queryBody(ctx.QueryArgs()))
+		return scorer.OK, ""
+	}
 	body := ctx.Request.Body()
 	if h.encoded && s.path.MayCall(c.Name, c.Credential) { // whom the path refuses gets no work done
 		var status scorer.Status
@@ -289,16 +303,31 @@ func encode(c *gateway.Call, o op, headLength int, body []byte) (scorer.Status, 
 // broken answers what the HTTP library could not read, and the connection closes.
 func (s *Server) broken(ctx *fasthttp.RequestCtx, err error) {
 	s.large.leave(&ctx.Request.Header)
+	var unclean *unclean
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error
 	switch {
+	case errors.As(err, &unclean):
+		s.count(unclean.status)
+		s.refuse(ctx, unclean.status, unclean.message)
 	case errors.As(err, &small):
-		s.refuse(ctx, fasthttp.StatusRequestHeaderFieldsTooLarge, fmt.Sprintf("the request's head exceeds %d bytes", s.config.MaxHeader))
+		s.count(badHead.status)
+		s.refuse(ctx, badHead.status, badHead.message)
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		s.tooLarge(ctx)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		s.refuse(ctx, fasthttp.StatusRequestTimeout, "the request did not arrive in time")
 	default:
+		s.count(fasthttp.StatusBadRequest)
 		s.refuse(ctx, fasthttp.StatusBadRequest, "the request is not clean HTTP/1.1")
 	}
+}
+
+// count counts a request that is refused for its frame.
+func (s *Server) count(status int) {
+	w := whyFrame
+	if status == badHead.status {
+		w = whyHead
+	}
+	s.watch.refused[w].Add(1)
 }

@@ -36,18 +36,19 @@ type watch struct {
 type phase int64
 
 const (
-	shaking phase = iota // a TLS handshake
-	idling               // the first byte of a request
-	reading              // the rest of it
-	serving              // the path, which has its own deadline
-	writing              // the client, to read the answer
-	parked               // the first byte of a request, without a goroutine or a buffer
+	shaking   phase = iota // a TLS handshake
+	idling                 // the first byte of a request
+	reading                // the rest of it
+	serving                // the path, which has its own deadline
+	writing                // the client, to read the answer
+	lingering              // a client that was refused, to stop sending
+	parked                 // the first byte of a request, without a goroutine or a buffer
 	// The watch makes a call of the connection return with a time-out, and the
 	// phase tells the call what to make of it. One that has become another
 	// phase meanwhile was not late after all.
 	parking // was idling, and shall be parked
 	ending  // was idling for too long
-	late    // was shaking, reading or writing for too long
+	late    // was shaking, reading, writing or lingering for too long
 	phases
 )
 
@@ -58,7 +59,7 @@ const ticksPer = 8
 func newWatch(c *Config) *watch {
 	shortest := min(c.ReadTimeout, c.IdleTimeout, c.WriteTimeout, c.HandshakeTimeout)
 	w := &watch{
-		limits: [phases]time.Duration{shaking: c.HandshakeTimeout, idling: c.IdleTimeout, reading: c.ReadTimeout, writing: c.WriteTimeout, parked: c.IdleTimeout},
+		limits: [phases]time.Duration{shaking: c.HandshakeTimeout, idling: c.IdleTimeout, reading: c.ReadTimeout, writing: c.WriteTimeout, lingering: lingerTime, parked: c.IdleTimeout},
 		park:   c.ParkAfter, tick: min(max(shortest/ticksPer, time.Millisecond), c.ParkAfter),
 		stop: make(chan struct{}), done: make(chan struct{}),
 		most: c.MaxConnections, mostPerClient: c.MaxConnectionsPerClient, conns: map[uint64]*conn{}, clients: map[netip.Prefix]int{},
@@ -118,7 +119,7 @@ func (w *watch) judge(c *conn, now int64) {
 	}
 	// Errors mean that the connection is closed already.
 	_ = c.SetReadDeadline(past) // once more where the call was on its way to drop the one before
-	if to == late && p != reading && p != late {
+	if to == late && (p == writing || p == shaking) {
 		_ = c.SetWriteDeadline(past) // a request that is late is still answered
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"sluice.dev/auth"
@@ -133,11 +136,31 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 		}
 	}
 	out.Quota = c.quota(name, &e.Spec.Limits)
+	out.CORS = cors(e.Spec.CORS)
 	if out.Mirror, err = c.mirror(name, &e.Spec.Mirror, out); err != nil {
 		return nil, err
 	}
 	out.Sticky, err = c.sticky(e, versions)
 	return out, err
+}
+
+// cors is which pages may call an endpoint; nil where none may.
+func cors(s *spec.CORS) *gateway.CORS {
+	if s == nil {
+		return nil
+	}
+	c := &gateway.CORS{
+		Credentials: s.AllowCredentials, MaxAge: strconv.AppendInt(nil, int64(s.MaxAgeSeconds), 10),
+		Sent: []byte(strings.Join(s.AllowHeaders, ", ")), Read: []byte(strings.Join(s.ExposeHeaders, ", ")),
+	}
+	if slices.Contains(s.AllowOrigins, "*") {
+		return c
+	}
+	c.Origins = map[string]bool{}
+	for _, o := range s.AllowOrigins {
+		c.Origins[o] = true
+	}
+	return c
 }
 
 // quota is what an endpoint's callers may take; nil if that is not limited. The

@@ -511,3 +511,26 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 		t.Error("an endpoint that went is served")
 	}
 }
+
+func TestPagesMayCallFromTheNamedOrigins(t *testing.T) {
+	path := gateway.NewPath(gateway.Config{})
+	t.Cleanup(path.Close)
+	f := func(spec string) *gateway.CORS {
+		t.Helper()
+		s, err := NewCompiler(Config{Path: path, Secret: make([]byte, 32)}).Compile(load(t, "metadata: {name: e}\nspec:\n  auth: {mode: none}\n"+spec+"  versions: [{name: v, model: m.onnx}]"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Endpoints()["e"].CORS
+	}
+	if c := f(""); c != nil || c.Allows([]byte("https://a.example")) {
+		t.Errorf("without cors: %+v", c)
+	}
+	if c := f("  cors: {allowOrigins: ['*']}\n"); !c.Allows([]byte("https://a.example")) || string(c.MaxAge) != "600" || !strings.Contains(string(c.Sent), "Authorization, ") {
+		t.Errorf("with any origin: %+v", c)
+	}
+	c := f("  cors: {allowOrigins: ['https://a.example'], allowHeaders: [X-A, X-B], allowCredentials: true}\n")
+	if !c.Allows([]byte("https://a.example")) || c.Allows([]byte("https://b.example")) || string(c.Sent) != "X-A, X-B" || !c.Credentials {
+		t.Errorf("with one origin: %+v", c)
+	}
+}

@@ -85,6 +85,11 @@ func Front(c *cobra.Command, o *serve.Options) {
 	f.StringVar(&o.GRPC, "grpc", "127.0.0.1:8001", "address of scoring over gRPC; empty for none")
 	f.StringVar(&o.AccessLog, "access-log", "", "file to which scoring requests are appended as JSON; - is standard output, empty is none")
 	f.Float64Var(&o.AccessShare, "access-log-share", 1, "share of the served requests that the access log gets, 0 to 1; it gets all that failed with a status of 500 or more")
+	f.IntVar(&o.HTTPLimits.Connections, "max-connections", 64<<10, "most connections of scoring over HTTP at a time; one more gets 503")
+	f.IntVar(&o.HTTPLimits.ConnectionsPerClient, "max-connections-per-client", 0, "most of them from one address (of IPv6: network of 64 bits); 0 does not count, since many clients may come through one proxy")
+	f.IntVar(&o.HTTPLimits.Head, "max-header", 16<<10, "most bytes of a request's line and headers; more get 431")
+	f.DurationVar(&o.HTTPLimits.Read, "read-timeout", time.Minute, "how long a request may take to arrive, from its first byte to its last; a slower one gets 408")
+	f.DurationVar(&o.HTTPLimits.Idle, "idle-timeout", 5*time.Minute, "how long a connection may be idle; set it longer than that of the load balancer in front")
 	f.Int64Var(&o.MaxLarge, "max-large", 1<<30, "most bytes, in sum and at a time, of bodies over 64 KiB; above that they get 503")
 	f.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM file of the certificate and its chain; with it scoring and management are served over TLS, and a changed file is served at once")
 	f.StringVar(&o.TLS.Key, "tls-key", "", "PEM file of the certificate's key")
@@ -130,6 +135,15 @@ func Finish(c *cobra.Command, o *serve.Options, format, level string) error {
 	}
 	if o.AccessShare < 0 || o.AccessShare > 1 {
 		return fmt.Errorf("--access-log-share %v: must be 0 to 1", o.AccessShare)
+	}
+	for name, n := range map[string]int64{
+		"max-body": int64(o.MaxBody), "max-large": o.MaxLarge, "max-connections": int64(o.HTTPLimits.Connections),
+		"max-connections-per-client": int64(o.HTTPLimits.ConnectionsPerClient), "max-header": int64(o.HTTPLimits.Head),
+		"read-timeout": int64(o.HTTPLimits.Read), "idle-timeout": int64(o.HTTPLimits.Idle),
+	} {
+		if n < 0 {
+			return fmt.Errorf("--%s: must not be negative", name)
+		}
 	}
 	o.Version = Version
 	o.Out = io.Writer(c.OutOrStdout())

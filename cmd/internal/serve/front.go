@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"sluice.dev/cmd/internal/certs"
+	"sluice.dev/cmd/internal/logfile"
 	"sluice.dev/cmd/internal/state"
 	"sluice.dev/cmd/internal/watch"
 	"sluice.dev/deploy/spec"
@@ -55,12 +56,23 @@ type Options struct {
 	AccessLog    string        // file of the access log; - is standard output, empty is none
 	AccessShare  float64       // of the served requests that are written there
 	MaxLarge     int64         // bytes of bodies over 64 KiB at a time
+	HTTPLimits   HTTPLimits    // of scoring over HTTP
 	DrainDelay   time.Duration // from not ready to no longer listening
 	DrainTimeout time.Duration // for what runs then
 	Version      string        // of the build
 	Out          io.Writer     // for people
 	Log          *slog.Logger
 	Levels       *Levels // of Log
+}
+
+// HTTPLimits are what one client may take of scoring over HTTP before it is known
+// who it is. Zero is the default of each.
+type HTTPLimits struct {
+	Connections          int           // at a time
+	ConnectionsPerClient int           // of one address
+	Head                 int           // bytes of a request's head
+	Read                 time.Duration // for a whole request once it began
+	Idle                 time.Duration // between requests
 }
 
 // front is the gateway half of a process.
@@ -72,6 +84,7 @@ type front struct {
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
 	grpc     *grpcapi.Server
+	access   *logfile.File // nil is none
 	keeper   *keeper
 	others   *upstreams
 	certs    *certs.Certs // nil serves in plain text
@@ -125,7 +138,11 @@ func newFront(o Options) (*front, error) {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
 		}
 	}
-	c := httpapi.Config{MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, Version: o.Version, Log: o.Log}
+	c := httpapi.Config{
+		MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, MaxHeader: o.HTTPLimits.Head, MaxConnections: o.HTTPLimits.Connections,
+		MaxConnectionsPerClient: o.HTTPLimits.ConnectionsPerClient, ReadTimeout: o.HTTPLimits.Read, IdleTimeout: o.HTTPLimits.Idle,
+		Version: o.Version, Log: o.Log,
+	}
 	g := grpcapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
 		if c.TLS, err = f.certs.Server("http/1.1"); err != nil {
@@ -135,13 +152,14 @@ func newFront(o Options) (*front, error) {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
 		}
 	}
-	if c.Access, err = accessLog(o); err != nil {
+	if c.Access, err = f.accessLog(); err != nil {
 		return nil, err
 	}
 	if c.Triton, err = f.extensions(); err != nil {
 		return nil, err
 	}
 	f.http, f.grpc = httpapi.New(f.path, c), grpcapi.New(f.path, g)
+	f.registry.MustRegister(f.http)
 	return f, nil
 }
 
@@ -173,19 +191,23 @@ func local(address string) bool {
 	return network == "unix" || err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
-// accessLog opens the access log; it is appended to.
-func accessLog(o Options) (a httpapi.AccessLog, err error) {
-	out := os.Stdout
-	switch o.AccessLog {
+// accessLog opens the access log, if there is to be one. It is appended to, and
+// SIGHUP opens its file anew.
+func (f *front) accessLog() (a httpapi.AccessLog, err error) {
+	switch f.o.AccessLog {
 	case "":
 		return a, nil
 	case "-":
+		f.access = logfile.To(os.Stdout, f.o.Log)
 	default:
-		if out, err = os.OpenFile(o.AccessLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640); err != nil {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		if f.access, err = logfile.Open(f.o.AccessLog, hangup, f.o.Log); err != nil {
 			return a, fmt.Errorf("open the access log: %w", err)
 		}
 	}
-	return httpapi.AccessLog{Log: slog.New(slog.NewJSONHandler(out, nil)), Share: o.AccessShare}, nil
+	f.registry.MustRegister(f.access)
+	return httpapi.AccessLog{Log: slog.New(slog.NewJSONHandler(f.access, nil)), Share: f.o.AccessShare}, nil
 }
 
 // start serves clients, says so, and keeps what that needs up to date until ctx
@@ -342,6 +364,13 @@ func (f *front) drain() error {
 	f.o.Log.Info("draining", "in_flight", f.path.InFlight())
 	f.http.Drain()
 	f.grpc.Drain()
+	if f.access != nil {
+		defer func() {
+			if err := f.access.Close(time.Second); err != nil {
+				f.o.Log.Error("access log not closed", "error", err)
+			}
+		}()
+	}
 	time.Sleep(f.o.DrainDelay) // whoever routes here has this long to notice
 	ctx, cancel := context.WithTimeout(context.Background(), f.o.DrainTimeout)
 	defer cancel()

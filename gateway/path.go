@@ -104,7 +104,18 @@ func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
 		return status
 	}
 	c.Version = v
-	return p.score(c, v)
+	if status = p.score(c, v); c.unserved(status) && c.standIn() {
+		c.Response.Reset()
+		c.Version, c.Reason = e.Fallback, router.Fallback // the last replica of v left meanwhile
+		status = p.score(c, c.Version)
+	}
+	return status
+}
+
+// unserved reports whether nobody began c's work, for want of a replica.
+func (c *Call) unserved(status scorer.Status) bool {
+	r := &c.Response
+	return status == scorer.Unavailable || status == scorer.OK && r.Status == scorer.Unavailable && r.NotStarted
 }
 
 // admit takes c's request from its caller's quota, if there is enough.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"sluice.dev/gateway/admit"
+	"sluice.dev/router"
 	"sluice.dev/scorer"
 )
 
@@ -41,8 +42,8 @@ func (p *Pool) queue(c *Call, limit time.Duration) (until scorer.Instant, s scor
 	if p.unsettled {
 		p.resize()
 	}
-	if p.lost != 0 && now.Sub(p.lost) > limit {
-		return 0, scorer.Unavailable // nobody has come back for longer than anybody may wait
+	if p.lost != 0 && (now.Sub(p.lost) > limit || c.standIn()) {
+		return 0, scorer.Unavailable // nobody has come back for longer than anybody may wait, or there is who does it
 	}
 	until = c.deadline(limit)
 	place := &c.place
@@ -59,6 +60,13 @@ func (p *Pool) queue(c *Call, limit time.Duration) (until scorer.Instant, s scor
 	c.wait.expires.Store(int64(until))
 	c.ticket = c.wait.Arm()
 	return until, scorer.OK
+}
+
+// standIn reports whether another version would serve c in place of its own. A
+// version that stands in asks no other: locks of pools nest only this way.
+func (c *Call) standIn() bool {
+	e := c.Endpoint
+	return e != nil && e.Fallback != nil && e.Fallback != c.Version && c.Reason != router.Pinned && e.Fallback.Pool.Ready()
 }
 
 // late refuses a call that would wait for longer than it may. Holding mu.

@@ -484,6 +484,38 @@ func counter(t *testing.T, g prometheus.Gatherer, name, label, value string) flo
 	return 0
 }
 
+// leaving answers that it is, once asked, and is not there any more.
+type leaving struct{ pool *gateway.Pool }
+
+func (l leaving) Score(_ *scorer.Request, resp *scorer.Response) {
+	l.pool.SetReplicas(nil)
+	resp.Fail(scorer.Unavailable, "leaving")
+	resp.NotStarted = true
+}
+
+// A request whose version's last replica leaves while it is on its way is served by
+// the default, at once.
+func TestTheDefaultStandsInForWhoJustLeft(t *testing.T) {
+	h := open(t)
+	pool := h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"})
+	pool.SetReplicas([]gateway.Offered{{Scorer: leaving{pool}, Offer: scorer.Offer{Window: 8}}})
+	h.apply(t, `metadata: {name: digits}
+spec:
+  split: {fallback: default}
+  versions:
+    - {name: a, model: a.onnx, default: true}
+    - {name: b, model: b.onnx, trafficPercentile: 100, maxQueueWaitMs: 60000}`)
+	for range 3 {
+		c := h.path.Call()
+		c.Name, c.Credential = []byte("digits"), []byte("one")
+		h.path.Serve(c)
+		if c.Response.Status != scorer.OK || c.Version.Name != "a" || c.Reason != router.Fallback {
+			t.Errorf("%v %s from %s by %v; want an answer of a, as fallback", c.Response.Status, c.Response.Body, c.Version.Name, c.Reason)
+		}
+		h.path.Done(c)
+	}
+}
+
 func TestWhatIsGoneIsForgotten(t *testing.T) {
 	h := open(t)
 	h.keys["other"] = [2]string{"one"}

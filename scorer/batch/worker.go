@@ -14,18 +14,31 @@ var (
 	errGone = &scorer.Error{Status: scorer.Canceled, Message: "the request was cancelled before the work started"}
 )
 
+// late is what a job is told that could not have been done in time.
+func late(j *Job, now scorer.Instant, took time.Duration) error {
+	if j.Deadline <= now || j.latest != 0 && j.latest <= now {
+		return errLate
+	}
+	return scorer.Errorf(scorer.DeadlineExceeded, "not started: a run takes about %v, and %v were left of the allowed time; allow more time",
+		took.Round(10*time.Microsecond), j.Deadline.Sub(now).Round(10*time.Microsecond))
+}
+
 // worker is one device slot and its goroutine. Whoever holds the slot forms a
 // batch, runs it, and hands out the answers.
 type worker struct {
 	runner *Runner
+	spare  bool          // beside the device's slots
 	wake   chan struct{} // capacity 1: sent by whoever takes w from the idle list for its goroutine
 
 	// The holder's.
-	queue *Queue // of the batch at hand
-	run   []Segment
-	late  []*Job
-	took  time.Duration // of the last run of queue
-	cut   slicer
+	queue   *Queue         // of the batch at hand
+	plan    Plan           // the batch
+	formed  scorer.Instant // when
+	rows    int            // of a run that succeeded; 0 if none did
+	took    time.Duration  // of that, or the last run of queue
+	spent   time.Duration  // on the batch, runs that failed included
+	charged time.Duration  // to queue, in advance
+	cut     slicer
 
 	mu     sync.Mutex // guards spaces against drop
 	spaces map[*Queue]*space
@@ -33,7 +46,7 @@ type worker struct {
 
 func (w *worker) loop() {
 	r := w.runner
-	for r.next(w) {
+	for w.next() {
 		w.serve()
 		r.mu.Lock()
 		r.ended(w)
@@ -44,18 +57,30 @@ func (w *worker) loop() {
 	}
 }
 
+// next gives w its next batch, and waits while there is none. False: the end.
+func (w *worker) next() bool {
+	for woken := false; ; woken = true {
+		took, end := w.runner.look(w, woken, true)
+		if took || end {
+			return took
+		}
+		<-w.wake
+	}
+}
+
 // serve runs and answers what form took.
 func (w *worker) serve() {
-	for _, j := range w.late {
-		j.Owner.Done(j, nil, errLate)
+	for _, j := range w.plan.Late {
+		j.Owner.Done(j, nil, late(j, w.formed, w.plan.Took))
 	}
+	clear(w.plan.Late)
 	w.runBatch()
 }
 
-// form takes q's next batch. Holding runner.mu.
-func (w *worker) form(q *Queue) {
-	w.queue, w.took = q, q.last
-	w.run, w.late = q.former.Form(scorer.Now(), w.run[:0], w.late[:0])
+// form takes q's next batch, while idle slots more are free. Holding runner.mu.
+func (w *worker) form(q *Queue, now scorer.Instant, idle int) {
+	w.queue, w.formed, w.rows, w.took, w.spent = q, now, 0, q.last, 0
+	q.former.Form(now, idle, q.closed, &w.plan)
 }
 
 // space is w's memory for the model at hand.
@@ -64,7 +89,7 @@ func (w *worker) space() *space {
 	defer w.mu.Unlock()
 	s := w.spaces[w.queue]
 	if s == nil {
-		s = newSpace(w.queue.inst, w.queue.limit)
+		s = newSpace(w.queue.inst, w.queue.limit, w.queue.policy)
 		w.spaces[w.queue] = s
 	}
 	return s
@@ -78,12 +103,12 @@ func (w *worker) runBatch() {
 	if rows == 0 {
 		return
 	}
-	if err := w.runGathered(s, w.run, rows); err == nil || len(w.run) == 1 {
+	if err := w.runGathered(s, w.plan.Run, rows); err == nil || len(w.plan.Run) == 1 {
 		return
 	}
-	for i := range w.run {
-		one := w.run[i : i+1]
-		s.clear()
+	for i := range w.plan.Run {
+		one := w.plan.Run[i : i+1]
+		s.begin(one)
 		if w.hold(s, &one[0]) {
 			_ = w.runGathered(s, one, one[0].Rows) // the member has its answer
 		}
@@ -92,16 +117,16 @@ func (w *worker) runBatch() {
 
 // gather copies the members' rows, leaving out those that nobody waits for.
 func (w *worker) gather(s *space) (rows int) {
-	s.clear()
-	kept := w.run[:0]
-	for _, seg := range w.run {
+	s.begin(w.plan.Run)
+	kept := w.plan.Run[:0]
+	for _, seg := range w.plan.Run {
 		if w.hold(s, &seg) {
 			kept = append(kept, seg)
 			rows += seg.Rows
 		}
 	}
-	clear(w.run[len(kept):])
-	w.run = kept
+	clear(w.plan.Run[len(kept):])
+	w.plan.Run = kept
 	return rows
 }
 
@@ -126,7 +151,10 @@ func (w *worker) runGathered(s *space, run []Segment, rows int) error {
 		err = s.checkRows(call, rows)
 	}
 	t.took = scorer.Now().Sub(t.start)
-	w.took = t.took
+	w.took, w.spent = t.took, w.spent+t.took
+	if err == nil && w.rows == 0 {
+		w.rows = rows
+	}
 	if w.queue.observer != nil {
 		w.queue.observer.Ran(rows, len(run), t.took)
 	}
@@ -187,7 +215,7 @@ func (w *worker) settlePiece(seg *Segment, t timing, out []tensor.Tensor, err er
 	if j.err == nil {
 		j.err = err
 	}
-	if j.waiting {
+	if j.shape != nil {
 		w.queue.former.unlink(j)
 		j.done += j.Rows - j.taken
 	}

@@ -65,11 +65,10 @@ func (v *Version) put(req *scorer.Request, p Pending) {
 	r.resp.Reset()
 	r.job.Owner = r
 	err := v.decode(req, &r.infer, &r.job)
-	if err == nil && v.queue.Put(&r.job) {
-		return
-	}
 	if err == nil {
-		err = errClosed
+		if err = v.queue.Put(&r.job); err == nil {
+			return
+		}
 	}
 	r.Done(&r.job, nil, err)
 }

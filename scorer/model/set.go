@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -29,15 +30,16 @@ const Auto = "auto"
 // preference is the order in which Auto tries the drivers.
 var preference = []string{"cuda", "cpu"}
 
-// Config describes one version. Two equal configurations are the same version,
-// and a reload keeps it.
+// Config describes one version. Two configurations of equal content are the same
+// version, and a reload keeps it.
 type Config struct {
 	Endpoint    string
 	Version     string
-	Path        string // the model's file
-	Accelerator string // a driver's name, or Auto; empty is Auto
-	Threads     int    // per run; 0 is the driver's default
-	MaxBatch    int    // rows per run; 0 measures what is best
+	Path        string        // the model's file
+	Accelerator string        // a driver's name, or Auto; empty is Auto
+	Threads     int           // per run; 0 is the driver's default
+	MaxBatch    int           // rows per run; 0 measures what is best
+	Batching    *batch.Policy // Triton's settings; nil leaves everything to be learnt
 
 	digest string // of the file, "sha256:" and hex; filled in by Stage
 }
@@ -56,11 +58,13 @@ type Set struct {
 	drivers  map[string]accel.Driver
 	observer Observer
 	log      *slog.Logger
+	store    Costs
 
 	runners map[string]*batch.Runner        // by driver and device
 	started atomic.Pointer[[]*batch.Runner] // all of runners
 	slots   map[string]int
 	current map[Key]*Version
+	shown   atomic.Pointer[map[Key]*Version] // current, for anybody
 	closing sync.WaitGroup
 }
 
@@ -74,6 +78,7 @@ func NewSet(drivers []accel.Driver, o Observer, log *slog.Logger) *Set {
 		s.drivers[d.Name()] = d
 	}
 	s.started.Store(&[]*batch.Runner{})
+	s.shown.Store(&map[Key]*Version{})
 	return s
 }
 
@@ -112,7 +117,7 @@ func (st *Stage) add(ctx context.Context, c Config) error {
 	if c.digest, err = digest(c.Path); err != nil {
 		return err
 	}
-	if v := st.set.current[c.Key()]; v != nil && v.config == c {
+	if v := st.set.current[c.Key()]; v != nil && reflect.DeepEqual(v.config, c) {
 		st.versions[c.Key()] = v
 		return nil
 	}
@@ -150,13 +155,19 @@ func (s *Set) load(c Config) (*Version, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", c.Path, err)
 	}
-	limit, err := warmUp(inst, c.MaxBatch)
+	if err := c.Batching.CheckPad(inst.Signature()); err != nil {
+		return nil, errors.Join(fmt.Errorf("load %s: %w", c.Path, err), inst.Close())
+	}
+	kept := costsKey(c.digest, driver.Name(), device, c.Threads)
+	limit, learnt, err := warmUp(inst, c.MaxBatch, s.restore(kept))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
 	}
 	s.log.Info("model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
 		"device", device.Name, "max_batch", limit, "digest", c.digest, "seconds", time.Since(began).Seconds())
-	return s.open(c, driver.Name(), device, inst, limit), nil
+	v := s.open(c, driver.Name(), device, inst, batch.Options{Limit: limit, Policy: c.Batching, Learnt: learnt})
+	v.kept = kept
+	return v, nil
 }
 
 // pick finds the driver that a configuration names, and its first device.
@@ -185,7 +196,7 @@ func (s *Set) pick(name string) (accel.Driver, accel.Device, error) {
 }
 
 // open puts a loaded model on its device's runner.
-func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Instance, limit int) *Version {
+func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Instance, o batch.Options) *Version {
 	where := driver + "/" + device.ID
 	r := s.runners[where]
 	if r == nil {
@@ -194,16 +205,15 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 		all := slices.Collect(maps.Values(s.runners))
 		s.started.Store(&all)
 	}
-	var o batch.Observer
 	if s.observer != nil {
-		o = s.observer(c.Key())
+		o.Observer = s.observer(c.Key())
 	}
 	return &Version{
-		config: c, inst: inst, queue: r.Open(inst, limit, o),
+		config: c, inst: inst, device: device, queue: r.Open(inst, o),
 		offer: scorer.Offer{
 			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
 			// Two batches per slot: one that runs, and one that gathers meanwhile.
-			Window: 2 * device.Slots * limit, Signature: *inst.Signature(),
+			Window: 2 * device.Slots * o.Limit, Signature: *inst.Signature(),
 		},
 	}
 }
@@ -225,8 +235,10 @@ func (st *Stage) Commit() {
 	s := st.set
 	old := s.current
 	s.current = st.versions
+	s.shown.Store(&st.versions)
 	for k, v := range old {
 		if s.current[k] != v {
+			s.save(v)
 			s.closing.Go(func() { v.close(s.log) })
 		}
 	}

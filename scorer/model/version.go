@@ -17,8 +17,10 @@ import (
 type Version struct {
 	config Config
 	inst   accel.Instance
+	device accel.Device
 	queue  *batch.Queue
 	offer  scorer.Offer
+	kept   string // where Costs has what its runs cost
 }
 
 // Offer says what the version is and how much of it may be in flight.
@@ -43,10 +45,10 @@ func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) e
 	if err != nil {
 		return err
 	}
-	job.In, job.Rows, job.Deadline = in.Inputs, in.Rows, req.Deadline
+	job.In, job.Rows, job.Deadline, job.Start = in.Inputs, in.Rows, req.Deadline, 0
 	if in.Timeout > 0 {
 		if now := scorer.Now(); in.Timeout < req.Deadline.Sub(now) {
-			job.Deadline = now.Add(in.Timeout)
+			job.Start = now.Add(in.Timeout)
 		}
 	}
 	return nil
@@ -72,8 +74,6 @@ func fail(resp *scorer.Response, err error) {
 	resp.Fail(known.Status, known.Message)
 	resp.NotStarted = known.Status == scorer.Unavailable
 }
-
-var errClosed = &scorer.Error{Status: scorer.Unavailable, Message: "this version is being replaced; send the request again"}
 
 // local is one request of a caller in this process, who waits for it.
 type local struct {
@@ -108,10 +108,10 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 	}
 	l.wait, l.job.Owner = req.Wait, l
 	l.ticket = req.Wait.Arm()
-	if v.queue.Put(&l.job) {
+	if err := v.queue.Put(&l.job); err == nil {
 		v.queue.Start(patience)
 	} else if l.wait.Claim(l.ticket) {
-		l.err = errClosed
+		l.err = err
 		l.wait.Finish(l.ticket)
 	}
 	if !l.wait.Wait() {

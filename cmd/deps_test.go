@@ -25,11 +25,12 @@ var order = map[string][]string{
 	"accel/ort/library":       {"accel/ort/library/wheel"},
 	"accel/ort/library/wheel": {},
 
-	"scorer":       {"accel/tensor"}, // an offer has a signature
-	"scorer/batch": {"scorer", "accel", "accel/tensor"},
-	"scorer/codec": {"scorer", "accel/tensor"},
-	"scorer/lane":  {"scorer"},
-	"scorer/model": {"scorer", "scorer/batch", "scorer/codec", "accel", "accel/tensor"},
+	"scorer":           {"accel/tensor"}, // an offer has a signature
+	"scorer/batch":     {"scorer", "accel", "accel/tensor"},
+	"scorer/batch/sim": {"scorer", "scorer/batch", "accel/tensor"}, // the very Former
+	"scorer/codec":     {"scorer", "accel/tensor"},
+	"scorer/lane":      {"scorer"},
+	"scorer/model":     {"scorer", "scorer/batch", "scorer/codec", "accel", "accel/tensor"},
 
 	"auth":        {},
 	"auth/apikey": {"auth"},

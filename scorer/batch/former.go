@@ -436,3 +436,6 @@ func (f *Former) shrink(n int, p *Plan) {
 func (f *Former) Ran(p *Plan, rows int, took time.Duration) {
 	p.shape.curve.Observe(rows, took)
 }
+
+// Share says how many slots of the device take from the queue; 1 if it is not said.
+func (f *Former) Share(slots int) { f.slots = max(slots, 1) }

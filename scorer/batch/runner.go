@@ -99,7 +99,7 @@ func (r *Runner) Close() {
 // Open adds a model.
 func (r *Runner) Open(inst accel.Instance, o Options) *Queue {
 	f := NewFormer(inst.Signature(), o.Limit, o.Policy)
-	f.slots = r.slots()
+	f.Share(r.slots())
 	f.Restore(o.Learnt)
 	q := &Queue{runner: r, inst: inst, limit: f.limit, policy: f.policy, observer: o.Observer, former: f, last: math.MaxInt64, drain: make(chan struct{})}
 	r.mu.Lock()

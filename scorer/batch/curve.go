@@ -43,8 +43,8 @@ const (
 	outlier   = 3     // deviations beyond which a run counts as if it were there
 	tolerance = 0.97  // of the most rows per second: what is that good is as good
 	hope      = 0.9   // time per row of a size beyond what ran, of that of the largest
-	distrust  = 0.2   // most by which a size that has not run for long is expected to have improved
-	forgotten = 4096  // runs of others after which it is
+	distrust  = 0.1   // most by which a size that has not run for long is expected to have improved
+	forgotten = 16384 // runs of others after which it is
 	minSpread = 0.005 // of the mean: the least deviation that is believed
 	handling  = 1500  // nanoseconds that a run costs beside the device\'s time: forming it, waking, answering
 )

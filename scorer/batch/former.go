@@ -198,7 +198,7 @@ func (f *Former) Form(now scorer.Instant, idle int, hurry bool, p *Plan) {
 	p.shape, p.rows = s, 0
 	f.fill(now, size, s.curve.At(1), p)
 	if p.tight > 0 && !f.fixed {
-		f.settle(now, size, p)
+		f.settle(now, size, idle, p)
 	}
 	f.join(now, p)
 	p.Took = p.shape.curve.At(max(p.rows, 1))
@@ -217,7 +217,7 @@ func (f *Former) choose(s *shape, now scorer.Instant, idle int, p *Plan) (size i
 		}
 		return size, 0
 	}
-	size = f.size(s, now, p)
+	size = f.size(s, now, idle, p)
 	if idle == 0 && f.batchable && size == s.rows && size < f.limit {
 		wait = f.hold(s, now)
 	}
@@ -225,7 +225,7 @@ func (f *Former) choose(s *shape, now scorer.Instant, idle int, p *Plan) (size i
 }
 
 // size is how many rows of s are to run next.
-func (f *Former) size(s *shape, now scorer.Instant, p *Plan) int {
+func (f *Former) size(s *shape, now scorer.Instant, idle int, p *Plan) int {
 	most := min(s.rows, f.limit, s.curve.reach())
 	p.why = All
 	if most < s.rows {
@@ -234,7 +234,7 @@ func (f *Former) size(s *shape, now scorer.Instant, p *Plan) int {
 	if most == 1 || !s.curve.Known() {
 		return most
 	}
-	c := f.forecast(s, now)
+	c := f.forecast(s, now, idle)
 	best, least := most, c.cost(most, s.curve.hoped(most))
 	for i := cellOf(most); i >= 0; i-- {
 		n := sizeOf(i)
@@ -249,36 +249,25 @@ func (f *Former) size(s *shape, now scorer.Instant, p *Plan) int {
 	return best
 }
 
-// hold is until when the rows of s that wait do better to wait for the next job
-// while the slot is idle; 0 is not at all.
-//
-// With the next row they run as one, which takes longer for each; without it, that
-// row waits for their run and then runs alone.
+// hold is until when the rows of s that wait do better to wait for more while the
+// slot is idle; 0 is not at all.
 func (f *Former) hold(s *shape, now scorer.Instant) scorer.Instant {
-	n := float64(s.rows)
-	if !s.curve.Known() || s.rows >= s.curve.Best() {
+	room := min(s.curve.Best(), f.limit) - s.rows
+	if !s.curve.Known() || room <= 0 {
 		return 0
 	}
 	a := &s.arrivals
 	if f.uniform {
 		a = &f.arrivals
 	}
-	alone, together := s.curve.at(n), s.curve.at(n+1)
-	saving := alone + s.curve.at(1) - together + handling
-	if saving <= 0 {
-		return 0
-	}
-	wait := a.worth(now, n, saving, together-alone)
+	p := prospect{forecast: f.forecast(s, now, 0), n: float64(s.rows)}
+	wait := a.wait(now, &p, float64(room))
 	if wait <= 0 {
 		return 0
 	}
 	until := now.Add(wait)
-	first := s.jobs.first()
-	last := first.Deadline.Sub(0) - s.curve.High(s.rows+1)
-	if first.latest != 0 {
-		last = min(last, first.latest.Sub(0))
-	}
-	if until > scorer.Instant(last) {
+	j := s.jobs.first()
+	if until > j.Deadline.Add(-s.curve.High(s.rows+1)) || j.latest != 0 && until > j.latest {
 		return 0
 	}
 	return until
@@ -366,9 +355,9 @@ func (f *Former) take(j *Job, free int, p *Plan) int {
 // is made smaller, if that costs the others less than it is worth to those; else
 // those are refused, and others take their place. Not to be done in time counts
 // as having waited all the allowed time once more.
-func (f *Former) settle(now scorer.Instant, size int, p *Plan) {
-	c := f.forecast(p.shape, now)
-	c.rows += float64(p.rows) / float64(f.slots) // they have left the queue
+func (f *Former) settle(now scorer.Instant, size, idle int, p *Plan) {
+	c := f.forecast(p.shape, now, idle)
+	c.rows += float64(p.rows) // they have left the queue
 	keep, least, rows := 0, math.Inf(1), 0
 	for k := range p.Run {
 		rows += p.Run[k].Rows
@@ -432,9 +421,11 @@ func (f *Former) shrink(n int, p *Plan) {
 	p.Run = p.Run[:n]
 }
 
-// Ran tells that a run of rows, of those that p decided, took so long.
-func (f *Former) Ran(p *Plan, rows int, took time.Duration) {
+// Ran tells that a run of rows, of those that p decided, took so long and ended now.
+func (f *Former) Ran(p *Plan, rows int, took time.Duration, now scorer.Instant) {
 	p.shape.curve.Observe(rows, took)
+	p.shape.arrivals.ended = now
+	f.arrivals.ended = now
 }
 
 // Share says how many slots of the device take from the queue; 1 if it is not said.

@@ -216,7 +216,7 @@ func FuzzFormer(f *testing.F) {
 				t.Fatalf("a run of %d; %d jobs and %d rows waiting, want %d and %d", rows, former.Waiting(), former.rows, len(given), waiting)
 			}
 			if rows > 0 {
-				former.Ran(&plan, rows, time.Duration(100+rows*rows)*time.Microsecond)
+				former.Ran(&plan, rows, time.Duration(100+rows*rows)*time.Microsecond, now)
 			}
 		}
 		for i, e := range events {
@@ -328,7 +328,7 @@ func BenchmarkForm(b *testing.B) {
 			for done := 0; done < b.N; {
 				now += 1000
 				f.Form(now, 0, true, &p)
-				f.Ran(&p, p.rows, p.Took)
+				f.Ran(&p, p.rows, p.Took, now)
 				for _, s := range p.Run {
 					f.Add(s.Job, now)
 				}
@@ -351,7 +351,7 @@ func TestFormDoesNotAllocate(t *testing.T) {
 		}
 		for former.Waiting() > 0 {
 			former.Form(1, 0, true, &p)
-			former.Ran(&p, p.rows, 1000)
+			former.Ran(&p, p.rows, 1000, 1)
 		}
 	}
 	round()

@@ -450,7 +450,7 @@ func (r *Runner) ended(w *worker) {
 	q.total += w.spent
 	q.charge(w.spent - w.charged)
 	if w.rows > 0 {
-		q.former.Ran(&w.plan, w.rows, w.took)
+		q.former.Ran(&w.plan, w.rows, w.took, w.ended)
 	}
 	q.finished()
 }

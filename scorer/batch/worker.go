@@ -38,6 +38,7 @@ type worker struct {
 	took    time.Duration  // of that, or the last run of queue
 	spent   time.Duration  // on the batch, runs that failed included
 	charged time.Duration  // to queue, in advance
+	ended   scorer.Instant // the run
 	cut     slicer
 
 	mu     sync.Mutex // guards spaces against drop
@@ -150,7 +151,8 @@ func (w *worker) runGathered(s *space, run []Segment, rows int) error {
 	if err == nil {
 		err = s.checkRows(call, rows)
 	}
-	t.took = scorer.Now().Sub(t.start)
+	w.ended = scorer.Now()
+	t.took = w.ended.Sub(t.start)
 	w.took, w.spent = t.took, w.spent+t.took
 	if err == nil && w.rows == 0 {
 		w.rows = rows

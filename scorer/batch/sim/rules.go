@@ -31,7 +31,7 @@ func (c *Clipper) Form(_ scorer.Instant, _ int, _ bool, p *batch.Plan) {
 }
 
 // Ran implements Rule.
-func (c *Clipper) Ran(p *batch.Plan, _ int, took time.Duration) {
+func (c *Clipper) Ran(p *batch.Plan, _ int, took time.Duration, _ scorer.Instant) {
 	switch {
 	case took > c.Objective:
 		c.size = max(c.size*0.9, 1)

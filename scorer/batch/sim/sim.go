@@ -17,7 +17,7 @@ import (
 type Rule interface {
 	Add(j *batch.Job, now scorer.Instant)
 	Form(now scorer.Instant, idle int, hurry bool, p *batch.Plan)
-	Ran(p *batch.Plan, rows int, took time.Duration)
+	Ran(p *batch.Plan, rows int, took time.Duration, now scorer.Instant)
 }
 
 // Device is what runs batches.
@@ -235,7 +235,7 @@ func (g *game) finish(s *run) {
 		}
 	}
 	s.busy = false
-	g.rule.Ran(&s.plan, rows, s.took)
+	g.rule.Ran(&s.plan, rows, s.took, g.now)
 }
 
 // answer ends a request; a caller asks again.

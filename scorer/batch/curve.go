@@ -24,7 +24,8 @@ type Curve struct {
 	last  int            // the largest cell that ran; -1 if none did
 	runs  uint64         // that were observed
 	best  int            // rows: the smallest size within tolerance of the most rows per second
-	since int            // runs since best was looked for
+	try   int            // rows: the same by what is hoped of sizes that did not run, or not for long
+	since int            // runs since these were looked for
 	ready bool           // est is filled in
 }
 
@@ -32,7 +33,7 @@ type Curve struct {
 type cell struct {
 	mean float64 // nanoseconds; of the first runs, the fastest
 	dev  float64 // mean absolute deviation, nanoseconds
-	n    uint32  // runs that were counted, up to settled; 0 if it never ran
+	n    float64 // runs that were counted, up to settled, those of sizes near it in part; 0 if it never ran
 	seen uint64  // Curve.runs at its last run
 }
 
@@ -166,27 +167,31 @@ func (c *Curve) clear() {
 	}
 }
 
-// correct moves a cell towards x, by share of a step.
+// correct moves a cell towards x, by share of a step. A cell that never ran is not
+// made by a run of a size that is nearer to another.
 func (c *Curve) correct(i int, x, share float64) {
 	k := &c.cells[i]
+	if k.n == 0 && share < 0.5 {
+		return
+	}
 	k.seen = c.runs
 	d := x - k.mean
 	switch {
 	case k.n == 0:
 		k.mean, k.dev = x, x/20
 	case k.n < fastest:
-		k.mean = math.Min(k.mean, x)
+		k.mean += share * math.Min(d, 0)
 	default:
-		k.dev += share * (math.Min(math.Abs(d), 8*k.dev) - k.dev) / settled
+		step := share / math.Min(k.n, settled)
+		k.dev += step * (math.Min(math.Abs(d), 8*k.dev) - k.dev)
 		k.dev = math.Max(k.dev, minSpread*k.mean)
 		most := outlier * k.dev
-		k.mean += share * math.Max(-most, math.Min(most, d)) / float64(min(k.n, settled))
+		k.mean += step * math.Max(-most, math.Min(most, d))
 	}
-	if k.n < settled {
-		k.n++
-	}
+	first := k.n == 0
+	k.n = math.Min(k.n+share, settled)
 	c.est[i] = k.mean
-	if i > c.last || k.n == 1 {
+	if first {
 		c.last = max(c.last, i)
 		c.fill()
 	}
@@ -218,21 +223,25 @@ func (c *Curve) fill() {
 	c.findBest()
 }
 
-// rate is rows per nanosecond of a cell.
-func (c *Curve) rate(i int) float64 { return float64(sizeOf(i)) / (c.est[i] + handling) }
-
-// findBest looks among the sizes that ran.
+// findBest looks for the smallest size with about the most rows per second, among
+// those that ran and, one more, among all.
 func (c *Curve) findBest() {
-	most := 0.0
-	for i := 0; i <= c.last; i++ {
-		if c.cells[i].n > 0 {
-			most = math.Max(most, c.rate(i))
+	most, hoped := 0.0, 0.0
+	for i := 0; i <= min(c.last+1, cells-1); i++ {
+		rows := sizeOf(i)
+		if i <= c.last && c.cells[i].n > 0 {
+			most = math.Max(most, float64(rows)/(c.est[i]+handling))
 		}
+		hoped = math.Max(hoped, float64(rows)/(c.hoped(rows)+handling))
 	}
-	for i := 0; i <= c.last; i++ {
-		if c.cells[i].n > 0 && c.rate(i) >= tolerance*most {
-			c.best = sizeOf(i)
-			return
+	c.best, c.try = 0, 0
+	for i := 0; i < cells && (c.try == 0 || c.best == 0); i++ {
+		rows := sizeOf(i)
+		if c.best == 0 && c.cells[i].n > 0 && float64(rows)/(c.est[i]+handling) >= tolerance*most {
+			c.best = rows
+		}
+		if c.try == 0 && float64(rows)/(c.hoped(rows)+handling) >= tolerance*hoped {
+			c.try = rows
 		}
 	}
 }
@@ -258,14 +267,14 @@ type Point struct {
 	Rows   int           `json:"rows"`
 	Time   time.Duration `json:"nanoseconds"`
 	Spread time.Duration `json:"spread"` // mean absolute deviation, nanoseconds
-	Runs   uint32        `json:"runs"`   // that count; more than 32 are 32
+	Runs   float64       `json:"runs"`   // that count; more than 32 are 32
 }
 
 // Points are the sizes that ran.
 func (c *Curve) Points() (list []Point) {
 	for i := range c.cells {
 		if k := &c.cells[i]; k.n > 0 {
-			list = append(list, Point{Rows: sizeOf(i), Time: time.Duration(k.mean), Spread: time.Duration(k.dev), Runs: k.n})
+			list = append(list, Point{Rows: sizeOf(i), Time: time.Duration(k.mean), Spread: time.Duration(k.dev), Runs: math.Round(k.n*10) / 10})
 		}
 	}
 	return list
@@ -280,7 +289,7 @@ func (c *Curve) Restore(points []Point) {
 		if p.Rows < 1 || sizeOf(i) != p.Rows || p.Time <= 0 || p.Spread < 0 {
 			continue
 		}
-		c.cells[i] = cell{mean: float64(p.Time), dev: math.Max(float64(p.Spread), minSpread*float64(p.Time)), n: max(1, min(p.Runs, fastest+1))}
+		c.cells[i] = cell{mean: float64(p.Time), dev: math.Max(float64(p.Spread), minSpread*float64(p.Time)), n: math.Max(1, math.Min(p.Runs, fastest+1))}
 		c.last = max(c.last, i)
 	}
 	if c.last >= 0 {

@@ -9,7 +9,8 @@ import (
 // forecast tells what a choice of size costs: the time that all rows that wait,
 // and come while they do, spend until they are done. After the run in question
 // the next slot to get free takes up to the best size, and what is left then
-// shrinks as if it flowed, by what the slots do more than what arrives. So a short
+// shrinks as if it flowed, by what the slots do more than what arrives, and waits
+// for a run of the best size at its end. So a short
 // queue is split where that answers the first ones sooner, and under load, where
 // the queue shrinks slowly, what counts is rows per second.
 type forecast struct {
@@ -58,7 +59,7 @@ func (c *forecast) cost(rows int, took float64) float64 {
 		left += c.rate * took / c.slots
 	}
 	rest := left - next
-	return cost + rest*rest/(2*c.drain) + rest*c.took*(1-1/(2*c.slots))
+	return cost + rest*rest/(2*c.drain) + rest*c.took
 }
 
 // prospect tells what it gains to wait with a run of all rows of one shape.

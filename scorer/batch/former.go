@@ -235,18 +235,21 @@ func (f *Former) size(s *shape, now scorer.Instant, idle int, p *Plan) int {
 		return most
 	}
 	c := f.forecast(s, now, idle)
-	best, least := most, c.cost(most, s.curve.hoped(most))
-	for i := cellOf(most); i >= 0; i-- {
-		n := sizeOf(i)
-		if n == most {
-			continue
-		}
+	size := min(most, s.curve.Best())
+	if s.curve.try <= most {
+		size = s.curve.try
+	}
+	least := tolerance * c.cost(size, s.curve.hoped(size)) // another must be clearly better
+	for i := min(cellOf(most)+1, cells-1); i >= 0; i-- {
+		n := min(sizeOf(i), most)
 		if cost := c.cost(n, s.curve.hoped(n)); cost < least {
-			best, least = n, cost
-			p.why = Best
+			size, least = n, cost
 		}
 	}
-	return best
+	if size < most {
+		p.why = Best
+	}
+	return size
 }
 
 // hold is until when the rows of s that wait do better to wait for more while the

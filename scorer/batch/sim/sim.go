@@ -56,6 +56,14 @@ type Result struct {
 	Latencies      []time.Duration // in order of length
 }
 
+// Sum is the latency of all that were answered.
+func (r *Result) Sum() (sum time.Duration) {
+	for _, l := range r.Latencies {
+		sum += l
+	}
+	return sum
+}
+
 // request owns a job. It is told of nothing: the simulation keeps the time.
 type request struct {
 	job batch.Job
@@ -258,12 +266,8 @@ func (g *game) answer(r *request, served bool) {
 func (g *game) end() Result {
 	r := &g.result
 	slices.Sort(r.Latencies)
-	var sum time.Duration
-	for _, l := range r.Latencies {
-		sum += l
-	}
 	if n := len(r.Latencies); n > 0 {
-		r.Mean, r.P50, r.P99 = sum/time.Duration(n), r.Latencies[n/2], r.Latencies[n*99/100]
+		r.Mean, r.P50, r.P99 = r.Sum()/time.Duration(n), r.Latencies[n/2], r.Latencies[n*99/100]
 		r.Rate = float64(g.rows) / g.now.Sub(g.begun).Seconds()
 	}
 	return *r

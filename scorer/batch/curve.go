@@ -24,7 +24,8 @@ type Curve struct {
 	last  int            // the largest cell that ran; -1 if none did
 	runs  uint64         // that were observed
 	best  int            // rows: the smallest size within tolerance of the most rows per second
-	try   int            // rows: the same by what is hoped of sizes that did not run, or not for long
+	fast  int            // rows: the size with the most, if only by a little
+	try   int            // rows: best by what is hoped of sizes that did not run, or not for long
 	since int            // runs since these were looked for
 	ready bool           // est is filled in
 }
@@ -229,8 +230,8 @@ func (c *Curve) findBest() {
 	most, hoped := 0.0, 0.0
 	for i := 0; i <= min(c.last+1, cells-1); i++ {
 		rows := sizeOf(i)
-		if i <= c.last && c.cells[i].n > 0 {
-			most = math.Max(most, float64(rows)/(c.est[i]+handling))
+		if rate := float64(rows) / (c.est[i] + handling); i <= c.last && c.cells[i].n > 0 && rate > most {
+			most, c.fast = rate, rows
 		}
 		hoped = math.Max(hoped, float64(rows)/(c.hoped(rows)+handling))
 	}

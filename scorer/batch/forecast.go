@@ -40,6 +40,10 @@ func (f *Former) forecast(s *shape, now scorer.Instant, idle int) forecast {
 // time is that of a run of rows, as the queue sees it.
 func (c *forecast) time(rows float64) float64 { return c.curve.at(math.Max(rows, 1)) + handling }
 
+// busy reports whether nearly all that the slots can do is needed, so that every
+// row per second counts.
+func (c *forecast) busy() bool { return c.drain < c.rate/9 }
+
 // cost is that of a run of rows that takes so many nanoseconds, in
 // row-nanoseconds.
 func (c *forecast) cost(rows int, took float64) float64 {

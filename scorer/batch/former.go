@@ -236,7 +236,10 @@ func (f *Former) size(s *shape, now scorer.Instant, idle int, p *Plan) int {
 	}
 	c := f.forecast(s, now, idle)
 	size := min(most, s.curve.Best())
-	if s.curve.try <= most {
+	switch {
+	case c.busy() && s.curve.try <= s.curve.fast && s.curve.fast <= most:
+		size = s.curve.fast
+	case s.curve.try <= most:
 		size = s.curve.try
 	}
 	least := tolerance * c.cost(size, s.curve.hoped(size)) // another must be clearly better

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"fmt"
 	"time"
 
 	"sluice.dev/scorer"
@@ -22,6 +23,17 @@ var reasons = [...]string{"all that waited", "best size", "limit", "deadline", "
 
 // MarshalText is the reason in words.
 func (r Reason) MarshalText() ([]byte, error) { return []byte(reasons[r]), nil }
+
+// UnmarshalText reads the words.
+func (r *Reason) UnmarshalText(text []byte) error {
+	for i, words := range reasons {
+		if words == string(text) {
+			*r = Reason(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown reason %q", text)
+}
 
 // Decision is one run that was formed.
 type Decision struct {

@@ -21,9 +21,9 @@ type Costs interface {
 // Keep has what is learnt kept in store. To be called before the first Stage.
 func (s *Set) Keep(store Costs) { s.store = store }
 
-// Save keeps what was learnt until now.
+// Save keeps what was learnt until now. For any goroutine.
 func (s *Set) Save() {
-	for _, v := range s.current {
+	for _, v := range *s.shown.Load() {
 		s.save(v)
 	}
 }

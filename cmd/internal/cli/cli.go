@@ -89,7 +89,7 @@ func Front(c *cobra.Command, o *serve.Options) {
 	f.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM file of the certificate and its chain; with it scoring is served over HTTPS, and a changed file is served at once")
 	f.StringVar(&o.TLS.Key, "tls-key", "", "PEM file of the certificate's key")
 	f.StringVar(&o.TLS.ClientCA, "tls-client-ca", "", "PEM file of the authority whose certificates clients must have; empty asks for none")
-	f.StringVar(&o.State, "state", ".state", "state directory: generated keys, and where sticky clients go")
+	f.StringVar(&o.State, "state", ".state", "state directory: generated keys, where sticky clients go, and how fast models are")
 	f.StringVar(&o.Secret, "secret-file", "", "file of a secret of 32 bytes or more that all gateways of a house share, so that sticky clients get the same version on each; default one that is generated and kept in the state directory")
 	f.DurationVar(&o.DrainDelay, "drain-delay", time.Second, "on SIGTERM, from reporting not ready to no longer accepting connections")
 }

@@ -28,6 +28,7 @@ import (
 	"sluice.dev/gateway/httpapi"
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/gateway/snapshot"
+	"sluice.dev/scorer/model"
 )
 
 // Options of a process. Each uses those that it needs.
@@ -62,6 +63,7 @@ type front struct {
 	compiler *snapshot.Compiler
 	http     *httpapi.Server
 	certs    *certs.Certs              // nil serves plain HTTP
+	explain  func() []model.Explained  // of the models of this process; nil if it has none
 	specs    map[string]*spec.Endpoint // what is served now
 }
 
@@ -135,7 +137,7 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 	http, err := listen(f.o.HTTP, f.http, failed)
 	var metrics net.Addr
 	if err == nil {
-		metrics, err = listen(f.o.Metrics, admin(f.registry, f.http.Ready), failed)
+		metrics, err = listen(f.o.Metrics, admin(f.registry, f.http.Ready, f.explain), failed)
 	}
 	if err != nil {
 		failed <- err
@@ -296,9 +298,14 @@ func split(address string) (network, rest string) {
 	return "tcp", strings.TrimPrefix(address, "tcp://")
 }
 
-// admin is the server of metrics and health.
-func admin(r prometheus.Gatherer, ready func() bool) *http.Server {
-	return &http.Server{Handler: httpapi.Admin(r, ready), ReadHeaderTimeout: 10 * time.Second}
+// admin is the server of metrics and health and, where models run, of what explains
+// their batches.
+func admin(r prometheus.Gatherer, ready func() bool, explain func() []model.Explained) *http.Server {
+	routes := httpapi.Admin(r, ready)
+	if explain != nil {
+		routes = withBatching(routes, explain)
+	}
+	return &http.Server{Handler: routes, ReadHeaderTimeout: 10 * time.Second}
 }
 
 // drain ends the front: not ready, then no longer listening, then idle.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sluice.dev/cmd/internal/state"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
 	"sluice.dev/scorer"
@@ -23,6 +24,14 @@ func Scorer(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
+	if o.State != "" {
+		dir, err := state.Open(o.State)
+		if err != nil {
+			return err
+		}
+		set.Keep(dir)
+		defer keepCosts(set)()
+	}
 	s := newShelf(set.Start)
 	server := lane.NewServer(lane.ServerConfig{MaxBody: o.MaxBody, Log: o.Log}, s)
 	defer server.Close()
@@ -41,7 +50,7 @@ func Scorer(ctx context.Context, o Options) error {
 		at, err := listen(o.Listen, server, failed)
 		var metrics net.Addr
 		if err == nil {
-			metrics, err = listen(o.Metrics, admin(registry, func() bool { return !draining.Load() }), failed)
+			metrics, err = listen(o.Metrics, admin(registry, func() bool { return !draining.Load() }, set.Explain), failed)
 		}
 		if err != nil {
 			failed <- err

@@ -26,6 +26,9 @@ func Sluice(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
+	set.Keep(f.state)
+	defer keepCosts(set)()
+	f.explain = set.Explain
 	failed := make(chan error, 2)
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
 		return f.applyLocal(ctx, set, endpoints)
@@ -72,7 +75,7 @@ func configs(endpoints []*spec.Endpoint) (list []model.Config) {
 			v := &e.Spec.Versions[i]
 			list = append(list, model.Config{
 				Endpoint: e.Metadata.Name, Version: v.Name, Path: v.Model,
-				Accelerator: string(v.Accelerator), Threads: v.Threads, MaxBatch: v.MaxBatchSize,
+				Accelerator: string(v.Accelerator), Threads: v.Threads, MaxBatch: v.MaxBatchSize, Batching: policy(v.Batching),
 			})
 		}
 	}

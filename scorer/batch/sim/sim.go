@@ -54,6 +54,7 @@ type Result struct {
 	Rate           float64 // rows per second that were answered
 	Runs           int
 	Latencies      []time.Duration // in order of length
+	played         int             // rows, those that are not counted included
 }
 
 // Sum is the latency of all that were answered.
@@ -63,6 +64,9 @@ func (r *Result) Sum() (sum time.Duration) {
 	}
 	return sum
 }
+
+// RowsPerRun is how many requests ran together, in the mean.
+func (r *Result) RowsPerRun() float64 { return float64(r.played) / float64(max(r.Runs, 1)) }
 
 // request owns a job. It is told of nothing: the simulation keeps the time.
 type request struct {
@@ -229,6 +233,7 @@ func (g *game) start(s *run) {
 	}
 	s.ends, s.busy = g.now.Add(s.took), true
 	g.result.Runs++
+	g.result.played += rows
 }
 
 func (g *game) finish(s *run) {

@@ -127,11 +127,15 @@ func (c *Curve) at(rows float64) float64 {
 }
 
 // hoped is at of a whole size, less what a size that has not run for long may
-// have improved.
+// have improved. The first runs of a size are no verdict.
 func (c *Curve) hoped(rows int) float64 {
 	t := c.at(float64(rows))
-	if k := &c.cells[cellOf(rows)]; k.n > 0 {
-		t *= 1 - distrust*math.Min(1, float64(c.runs-k.seen)/forgotten)
+	i := cellOf(rows)
+	switch k := &c.cells[i]; {
+	case k.n >= fastest:
+		return t * (1 - distrust*math.Min(1, float64(c.runs-k.seen)/forgotten))
+	case k.n > 0 && i > 0:
+		return math.Min(t, hope*c.est[i-1]*float64(rows)/float64(sizeOf(i-1)))
 	}
 	return t
 }

@@ -149,7 +149,7 @@ func flat(device *summer, limit int) Options {
 	}
 	c := ShapeCosts{Dims: dims}
 	for i := range cellOf(limit) + 1 {
-		c.Curve = append(c.Curve, Point{Rows: sizeOf(i), Time: 1, Runs: 1})
+		c.Curve = append(c.Curve, Point{Rows: sizeOf(i), Time: 1, Runs: 4})
 	}
 	return Options{Limit: limit, Learnt: []ShapeCosts{c}}
 }

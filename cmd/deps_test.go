@@ -52,6 +52,7 @@ var order = map[string][]string{
 	"bench/wide":         {},
 	"bench/models":       {"accel/ort/library/wheel"},
 	"bench/models/fetch": {"bench/models"},
+	"bench/batching":     {"bench/models", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library", "scorer", "scorer/batch", "scorer/model"},
 	"bench/compare":      {"bench/load", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library"},
 }
 

@@ -24,7 +24,7 @@ type Curve struct {
 	last  int            // the largest cell that ran; -1 if none did
 	runs  uint64         // that were observed
 	best  int            // rows: the smallest size within tolerance of the most rows per second
-	fast  int            // rows: the size with the most, if only by a little
+	most  float64        // rows per nanosecond, of any size
 	try   int            // rows: best by what is hoped of sizes that did not run, or not for long
 	since int            // runs since these were looked for
 	ready bool           // est is filled in
@@ -102,6 +102,11 @@ func (c *Curve) High(rows int) time.Duration {
 
 // Best is the smallest size with about the most rows per second, 1 where nothing is known.
 func (c *Curve) Best() int { return max(c.best, 1) }
+
+// good reports whether a run of rows has about the most rows per second.
+func (c *Curve) good(rows int) bool {
+	return float64(rows) >= tolerance*c.most*(c.at(float64(rows))+handling)
+}
 
 // reach is the most rows of a run: what is far beyond all that ran is not tried.
 func (c *Curve) reach() int {
@@ -234,12 +239,12 @@ func (c *Curve) findBest() {
 	most, hoped := 0.0, 0.0
 	for i := 0; i <= min(c.last+1, cells-1); i++ {
 		rows := sizeOf(i)
-		if rate := float64(rows) / (c.est[i] + handling); i <= c.last && c.cells[i].n > 0 && rate > most {
-			most, c.fast = rate, rows
+		if i <= c.last && c.cells[i].n > 0 {
+			most = math.Max(most, float64(rows)/(c.est[i]+handling))
 		}
 		hoped = math.Max(hoped, float64(rows)/(c.hoped(rows)+handling))
 	}
-	c.best, c.try = 0, 0
+	c.best, c.try, c.most = 0, 0, most
 	for i := 0; i < cells && (c.try == 0 || c.best == 0); i++ {
 		rows := sizeOf(i)
 		if c.best == 0 && c.cells[i].n > 0 && float64(rows)/(c.est[i]+handling) >= tolerance*most {

@@ -42,7 +42,7 @@ func (c *forecast) time(rows float64) float64 { return c.curve.at(math.Max(rows,
 
 // busy reports whether nearly all that the slots can do is needed, so that every
 // row per second counts.
-func (c *forecast) busy() bool { return c.drain < c.rate/9 }
+func (c *forecast) busy() bool { return c.drain < c.rate/20 }
 
 // cost is that of a run of rows that takes so many nanoseconds, in
 // row-nanoseconds.

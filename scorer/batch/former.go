@@ -237,8 +237,8 @@ func (f *Former) size(s *shape, now scorer.Instant, idle int, p *Plan) int {
 	c := f.forecast(s, now, idle)
 	size := min(most, s.curve.Best())
 	switch {
-	case c.busy() && s.curve.try <= s.curve.fast && s.curve.fast <= most:
-		size = s.curve.fast
+	case c.busy() && s.curve.good(most):
+		size = most // what is left would run in a small batch
 	case s.curve.try <= most:
 		size = s.curve.try
 	}

@@ -203,7 +203,7 @@ func (t *trial) loneCaller(v *served) error {
 		if err != nil {
 			return err
 		}
-		_, list, err := v.closed(1, 1, t.d/2, 0)
+		_, list, err := v.closed(1, 1, max(t.d/2, 40*time.Duration(float64(t.slots)/rate*1e9)), 0)
 		if err != nil {
 			return err
 		}

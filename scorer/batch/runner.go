@@ -28,7 +28,7 @@ type Runner struct {
 	idle    []*worker      // slots that nobody holds, last one first; their goroutines are parked
 	spare   *worker        // nil while it is held
 	waking  bool           // somebody took a slot and has not yet looked for work
-	busy    int            // slots that run a batch
+	busy    int            // slots that batches take
 	ready   []*Queue       // with waiting jobs
 	virtual float64        // device time of a model that always had work, nanoseconds
 	free    map[string]int // resources that no run has taken, of as many as any model takes
@@ -46,6 +46,7 @@ type Observer interface {
 // Options of a queue. The zero value is the default.
 type Options struct {
 	Limit    int          // rows per run; 0 is 1
+	Width    int          // slots that a run takes, such as its threads; 0 is 1
 	Policy   *Policy      // nil leaves everything to be learnt
 	Observer Observer     // nil observes nothing
 	Learnt   []ShapeCosts // of runs before, on such a device
@@ -56,6 +57,7 @@ type Queue struct {
 	runner   *Runner
 	inst     accel.Instance
 	limit    int
+	width    int
 	policy   *Policy
 	observer Observer
 
@@ -99,9 +101,10 @@ func (r *Runner) Close() {
 // Open adds a model.
 func (r *Runner) Open(inst accel.Instance, o Options) *Queue {
 	f := NewFormer(inst.Signature(), o.Limit, o.Policy)
-	f.Share(r.slots())
+	width := min(max(o.Width, 1), r.slots())
+	f.Share(r.slots() / width)
 	f.Restore(o.Learnt)
-	q := &Queue{runner: r, inst: inst, limit: f.limit, policy: f.policy, observer: o.Observer, former: f, last: math.MaxInt64, drain: make(chan struct{})}
+	q := &Queue{runner: r, inst: inst, limit: f.limit, width: width, policy: f.policy, observer: o.Observer, former: f, last: math.MaxInt64, drain: make(chan struct{})}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, need := range q.policy.Resources {
@@ -225,17 +228,21 @@ func (r *Runner) rouse() {
 	}
 }
 
-// next is the model whose turn it is on w; nil if there is none. Holding mu.
+// next is the model whose turn it is on w; nil if there is none. Where its runs
+// take more slots than are free it waits for them, and nobody overtakes. Holding mu.
 func (r *Runner) next(w *worker) (next *Queue) {
 	if w.spare && r.busy < r.slots() {
 		return nil // a slot is, or is about to look
 	}
 	for _, q := range r.ready {
 		switch {
-		case q.wait != 0, next != nil && next.used <= q.used, w.spare && q.inRun > 0, !r.has(q):
+		case q.wait != 0, next != nil && next.used <= q.used, w.spare && (q.inRun > 0 || q.width > 1), !r.has(q):
 		default:
 			next = q
 		}
+	}
+	if next != nil && next.width > r.slots()-r.busy && !w.spare {
+		return nil
 	}
 	return next
 }
@@ -382,7 +389,7 @@ func (r *Runner) look(w *worker, waking, own bool) (took, end bool) {
 // job comes. Holding mu.
 func (r *Runner) take(w *worker, now, at scorer.Instant) (took bool, _ scorer.Instant) {
 	for q := r.next(w); q != nil; q = r.next(w) {
-		w.form(q, now, len(r.idle))
+		w.form(q, now, (r.slots()-r.busy)/q.width-1)
 		if q.former.Waiting() == 0 {
 			q.listed = false
 			r.unlist(q)
@@ -427,7 +434,7 @@ func (r *Runner) unlist(q *Queue) {
 // count counts a batch that w begins or ends. Holding mu.
 func (r *Runner) count(w *worker, n int) {
 	if !w.spare {
-		r.busy += n
+		r.busy += n * w.queue.width
 	}
 }
 

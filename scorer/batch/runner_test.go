@@ -410,7 +410,7 @@ func TestAQuietModelDoesNotWaitForAFloodedOne(t *testing.T) {
 
 // Two flooded models get as much of the device's time each, not as many runs.
 func TestModelsShareADeviceByTime(t *testing.T) {
-	r := &Runner{}
+	r := &Runner{free: map[string]int{}, most: map[string]int{}}
 	r.all = make([]*worker, 2)
 	w := &worker{runner: r, wake: make(chan struct{}, 1)}
 	var queues [2]*Queue
@@ -437,6 +437,43 @@ func TestModelsShareADeviceByTime(t *testing.T) {
 	if a, b := queues[0].total, queues[1].total; max(a, b)-min(a, b) > 7*time.Millisecond {
 		t.Errorf("the device worked for %v and %v", a, b)
 	}
+}
+
+// A run that takes two slots waits for both, and nobody takes one from it meanwhile.
+func TestAWideRunHasItsSlots(t *testing.T) {
+	r := &Runner{free: map[string]int{}, most: map[string]int{}}
+	r.all = make([]*worker, 3)
+	workers := [2]*worker{{runner: r}, {runner: r}}
+	open := func(width int) *Queue {
+		q := r.Open(&summer{sig: sums(-1, 1)}, Options{Width: width})
+		for range 10 {
+			if err := q.Put(&newCaller(1, 1).job); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return q
+	}
+	take := func(i int, want *Queue) {
+		t.Helper()
+		took, _ := r.take(workers[i], 1, 0)
+		if took != (want != nil) || took && workers[i].queue != want {
+			t.Fatalf("slot %d took %v; want %p", i, took, want)
+		}
+	}
+	end := func(i int) {
+		workers[i].spent = time.Millisecond
+		r.ended(workers[i])
+	}
+	narrow, wide := open(1), open(2)
+	take(0, narrow)
+	narrow.used = 2 // so that it is the wide one's turn
+	take(1, nil)
+	end(0)
+	take(0, wide)
+	take(1, nil)
+	end(0)
+	wide.used *= 3
+	take(1, narrow)
 }
 
 func TestManyCallersGetTheirOwnAnswers(t *testing.T) {

@@ -151,7 +151,10 @@ func (s *Set) load(c Config) (*Version, error) {
 		return nil, err
 	}
 	began := time.Now()
-	inst, err := driver.Open(accel.Model{Name: c.Version, Path: c.Path}, accel.Options{Device: device.ID, Threads: c.Threads})
+	open := func(threads int) (accel.Instance, error) {
+		return driver.Open(accel.Model{Name: c.Version, Path: c.Path}, accel.Options{Device: device.ID, Threads: threads})
+	}
+	inst, err := open(c.Threads)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", c.Path, err)
 	}
@@ -163,9 +166,15 @@ func (s *Set) load(c Config) (*Version, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
 	}
+	threads := c.Threads
+	if threads == 0 {
+		if inst, threads, err = chooseThreads(inst, open, device.Slots, learnt); err != nil {
+			return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
+		}
+	}
 	s.log.Info("model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
-		"device", device.Name, "max_batch", limit, "digest", c.digest, "seconds", time.Since(began).Seconds())
-	v := s.open(c, driver.Name(), device, inst, batch.Options{Limit: limit, Policy: c.Batching, Learnt: learnt})
+		"device", device.Name, "max_batch", limit, "threads", threads, "digest", c.digest, "seconds", time.Since(began).Seconds())
+	v := s.open(c, driver.Name(), device, inst, batch.Options{Limit: limit, Width: threads, Policy: c.Batching, Learnt: learnt})
 	v.kept = kept
 	return v, nil
 }

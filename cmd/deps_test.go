@@ -27,6 +27,7 @@ var order = map[string][]string{
 
 	"scorer":            {"accel/tensor"}, // an offer has a signature
 	"scorer/batch":      {"scorer", "accel", "accel/tensor"},
+	"scorer/batch/sim":  {"scorer", "scorer/batch", "accel/tensor"}, // the very Former
 	"scorer/codec":      {"scorer", "scorer/codec/wire", "accel/tensor"},
 	"scorer/codec/wire": {},
 	"scorer/lane":       {"scorer"},
@@ -80,6 +81,7 @@ var order = map[string][]string{
 		"accel", "accel/tensor", "accel/ort", "accel/ort/library"},
 	"bench/scenario": {"bench", "bench/ask", "bench/client", "bench/load", "bench/local", "bench/pace", "bench/proc", "bench/stats", "bench/wide",
 		"deploy/api"}, // for a token
+	"bench/batching": {"bench/models", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library", "scorer", "scorer/batch", "scorer/model"},
 }
 
 const module = "sluice.dev"

@@ -31,6 +31,7 @@ elsewhere, and the process ends when it has answered what it had.`,
 	root.Flags().Lookup("metrics").DefValue = ""
 	o.Metrics = ""
 	root.Flags().StringVar(&o.Listen, "listen", "", "address for gateways: unix:///PATH, HOST:PORT or tls://HOST:PORT (required)")
+	root.Flags().StringVar(&o.State, "state", "", "state directory, where what is learnt of the models' speed is kept; default none")
 	_ = root.MarkFlagRequired("listen") // the flag is there
 	_ = root.MarkFlagRequired("file")
 	root.AddCommand(cli.VersionCommand())

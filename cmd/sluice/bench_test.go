@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// model is a server of one model that doubles its input, for who has the key.
-func model(t *testing.T) *httptest.Server {
+// doubler is a server of one model that doubles its input, for who has the key.
+func doubler(t *testing.T) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer sesame" {
@@ -62,7 +62,7 @@ func write(t *testing.T, text string) string {
 }
 
 func TestBenchComparesTargetsAndWritesReports(t *testing.T) {
-	a, b := model(t), model(t)
+	a, b := doubler(t), doubler(t)
 	dir := t.TempDir()
 	page, table := filepath.Join(dir, "r.html"), filepath.Join(dir, "r.csv")
 	out, err := runBench("a="+a.URL+"/v2/models/m", "b="+b.URL+"/v2/models/m", "--key-file", write(t, "sesame\n"), "--repeats", "2", "--html", page, "--csv", table)
@@ -82,7 +82,7 @@ func TestBenchComparesTargetsAndWritesReports(t *testing.T) {
 }
 
 func TestBenchFailsWhereFiguresDoNotCount(t *testing.T) {
-	s := model(t)
+	s := doubler(t)
 	url := s.URL + "/v2/models/m"
 	ask := write(t, `{"inputs":[{"name":"x","datatype":"INT32","shape":[1,2],"data":[3,4]}]}`)
 	f := func(want string, args ...string) {
@@ -103,7 +103,7 @@ func TestBenchFailsWhereFiguresDoNotCount(t *testing.T) {
 }
 
 func TestBenchRepeatsATrace(t *testing.T) {
-	s := model(t)
+	s := doubler(t)
 	out, err := runBench(s.URL+"/v2/models/m", "--key", "sesame", "--trace", write(t, "0.00\n0.05\n0.06\n0.19\n"), "-o", "json")
 	if err != nil && !strings.Contains(err.Error(), "client is saturated") {
 		t.Fatal(err)

@@ -40,6 +40,9 @@ type Version struct {
 	// The most rows of one run on the device. Default 0, automatic.
 	MaxBatchSize int `json:"maxBatchSize,omitempty" jsonschema:"minimum=0,maximum=1048576,default=0"`
 
+	// How requests are put together into runs. Default learnt from what runs cost.
+	Batching *Batching `json:"batching,omitempty"`
+
 	// How many requests one replica works on at once; further ones wait. Default 0, automatic: enough to fill the device's next batch. Of an upstream's servers, which do not say how much they take, 1 with protocol: azureml, which is Azure ML's default, and else 64, since such servers have queues and batches of their own.
 	MaxConcurrentRequestsPerContainer int `json:"maxConcurrentRequestsPerContainer,omitempty" jsonschema:"minimum=0,maximum=1048576,default=0"`
 

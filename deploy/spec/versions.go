@@ -42,6 +42,7 @@ func (c *check) version(path string, v *Version) {
 	if !isLabel(string(v.Accelerator)) {
 		c.fail(path+".accelerator", "is %s; must be the name of a kind of device, such as auto, cpu or cuda", quote(string(v.Accelerator)))
 	}
+	c.batching(path+".batching", v.Batching)
 	c.scaling(path, v)
 	c.resources(join(path, "containerResourceRequirements"), &v.ContainerResourceRequirements)
 }

@@ -1,9 +1,9 @@
 // Package batch runs waiting requests together on the devices that get free.
 //
-// Nothing waits for a batch to fill: a batch is formed at the moment when a
-// device can take it, from what waits then ([Former], pure). While the devices
-// are busy requests gather, so batches grow with the load by themselves
-// ([Runner], the shell).
+// A batch is formed at the moment when a device can take it, from what waits then
+// ([Former], pure). How many rows are best is learnt from every run ([Curve]).
+// While the devices are busy requests gather, so batches grow with the load by
+// themselves ([Runner], the shell).
 package batch
 
 import (
@@ -18,7 +18,10 @@ import (
 type Job struct {
 	In       []tensor.Tensor // one per input in signature order; lent
 	Rows     int             // first dimension of every input where the model is batchable, else 1
-	Deadline scorer.Instant  // the work is not started after it
+	Deadline scorer.Instant  // no answer is wanted after it
+	Start    scorer.Instant  // the work is not started after it; 0 leaves it to Deadline
+	Priority uint32          // 1 is the highest; 0 is the policy's default
+	Flow     uint32          // whose work it is: flows share a full queue; 0 shares with nobody
 	Owner    Owner
 
 	// Timing of the run, set before Done. A split job's Device is the sum of its
@@ -28,13 +31,15 @@ type Job struct {
 	Device time.Duration // running
 	Batch  int           // rows of the run, its own included
 
-	arrived    scorer.Instant
-	prev, next *Job // neighbours in the queue
-	waiting    bool // in a queue
-	taken      int  // rows handed to runs, less than Rows while waiting
-	done       int  // rows whose run ended
-	err        error
-	parts      []part // a split job's outputs so far
+	arrived scorer.Instant
+	node    node[Job]      // in its shape's heap
+	shape   *shape         // while it waits; else nil
+	latest  scorer.Instant // not started after it; 0 is any time
+	demote  scorer.Instant // then it goes last; 0 is never
+	taken   int            // rows handed to runs, less than Rows while waiting
+	done    int            // rows whose run ended
+	err     error
+	parts   []part // a split job's outputs so far
 }
 
 // Owner is told about its job by the goroutine that runs it; no call may block.
@@ -51,7 +56,7 @@ type Owner interface {
 
 // reset makes a used job ready to wait.
 func (j *Job) reset(now scorer.Instant) {
-	j.arrived, j.taken, j.done, j.err = now, 0, 0, nil
+	j.arrived, j.taken, j.done, j.err, j.latest, j.demote = now, 0, 0, nil, 0, 0
 	j.Queue, j.Device, j.Batch = 0, 0, 0
 	j.parts = j.parts[:0]
 }

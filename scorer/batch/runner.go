@@ -11,20 +11,31 @@ import (
 )
 
 // Runner runs the models of one device: it owns a worker per device slot, and
-// every slot that gets free takes the next batch of the next model that has work,
-// in turn, so that no model starves another.
+// every slot that gets free takes the next batch of the model that has used the
+// device least among those that have work, so that no model starves another.
 //
 // A slot is held by its worker's goroutine, or by a caller of Start who runs one
 // batch itself: to wake another goroutine costs more than a small model's run.
+//
+// There is one worker more than slots, the spare: where every slot is held by
+// other models, a model of which nothing runs has one batch there, beside them.
+// So a model with little traffic does not wait for a flooded one's long runs.
 type Runner struct {
 	all     []*worker
 	workers sync.WaitGroup
 
-	mu     sync.Mutex
-	idle   []*worker // slots that nobody holds, last one first; their goroutines are parked
-	waking bool      // somebody took a slot and has not yet looked for work
-	ready  []*Queue  // with waiting jobs, in turn
-	closed bool
+	mu      sync.Mutex
+	idle    []*worker      // slots that nobody holds, last one first; their goroutines are parked
+	spare   *worker        // nil while it is held
+	waking  bool           // somebody took a slot and has not yet looked for work
+	busy    int            // slots that batches take
+	ready   []*Queue       // with waiting jobs
+	virtual float64        // device time of a model that always had work, nanoseconds
+	free    map[string]int // resources that no run has taken, of as many as any model takes
+	most    map[string]int
+	timer   *time.Timer    // wakes a worker at alarm
+	alarm   scorer.Instant // 0: not set
+	closed  bool
 }
 
 // Observer is told about every run, after its members have their answers; it must
@@ -45,64 +56,107 @@ type Run struct {
 	Input, Infer, Output time.Duration
 }
 
+// Options of a queue. The zero value is the default.
+type Options struct {
+	Limit    int          // rows per run; 0 is 1
+	Width    int          // slots that a run takes, such as its threads; 0 is 1
+	Policy   *Policy      // nil leaves everything to be learnt
+	Observer Observer     // nil observes nothing
+	Learnt   []ShapeCosts // of runs before, on such a device
+}
+
 // Queue is one model on one runner.
 type Queue struct {
 	runner   *Runner
 	inst     accel.Instance
 	limit    int
+	width    int
+	policy   *Policy
 	observer Observer
 
 	// Guarded by runner.mu.
-	former Former
-	listed bool          // in runner.ready
-	inRun  int           // batches running
-	last   time.Duration // of its last run; before the first, as long as can be
+	former *Former
+	listed bool           // in runner.ready
+	wait   scorer.Instant // it was decided to wait until then, or for another job; 0 if not
+	inRun  int            // batches running
+	used   float64        // device time, weighed, nanoseconds; at least what the others had when it had no work
+	total  time.Duration  // device time
+	last   time.Duration  // of its last run; before the first, as long as can be
 	closed bool
 	drain  chan struct{} // closed when closed and nothing waits or runs
 }
 
 // NewRunner starts a worker for each of slots >= 1 device slots.
 func NewRunner(slots int) *Runner {
-	r := &Runner{}
-	for range slots {
-		w := &worker{runner: r, wake: make(chan struct{}, 1), spaces: map[*Queue]*space{}}
+	r := &Runner{free: map[string]int{}, most: map[string]int{}}
+	r.timer = time.AfterFunc(math.MaxInt64, r.ring)
+	for i := range slots + 1 {
+		w := &worker{runner: r, spare: i == slots, wake: make(chan struct{}, 1), spaces: map[*Queue]*space{}}
 		r.all = append(r.all, w)
 		r.workers.Go(w.loop)
 	}
 	return r
 }
 
+// slots is how many runs go side by side, but for the spare.
+func (r *Runner) slots() int { return len(r.all) - 1 }
+
 // Close ends the workers when nothing runs any more. Queues must be closed before.
 func (r *Runner) Close() {
 	r.mu.Lock()
 	r.closed = true
+	r.timer.Stop()
 	r.wakeAll()
 	r.mu.Unlock()
 	r.workers.Wait()
 }
 
-// Open adds a model: runs have at most limit rows.
-func (r *Runner) Open(inst accel.Instance, limit int, o Observer) *Queue {
-	f := NewFormer(inst.Signature(), limit)
-	return &Queue{runner: r, inst: inst, limit: f.limit, observer: o, former: f, last: math.MaxInt64, drain: make(chan struct{})}
+// Open adds a model.
+func (r *Runner) Open(inst accel.Instance, o Options) *Queue {
+	f := NewFormer(inst.Signature(), o.Limit, o.Policy)
+	width := min(max(o.Width, 1), r.slots())
+	f.Share(r.slots() / width)
+	f.Restore(o.Learnt)
+	q := &Queue{runner: r, inst: inst, limit: f.limit, width: width, policy: f.policy, observer: o.Observer, former: f, last: math.MaxInt64, drain: make(chan struct{})}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, need := range q.policy.Resources {
+		if more := need.Count - r.most[need.Name]; more > 0 {
+			r.most[need.Name] += more
+			r.free[need.Name] += more
+		}
+	}
+	return q
 }
 
-// Put queues a job that is sure to run only after the next Start. False means
-// that the queue is closed; nothing is kept.
-func (q *Queue) Put(j *Job) bool {
+var (
+	errClosed = &scorer.Error{Status: scorer.Unavailable, Message: "this version is being replaced; send the request again"}
+	errFull   = &scorer.Error{Status: scorer.Overloaded, Message: "as many requests wait for this version as its policy allows; send the request again later"}
+)
+
+// Put queues a job that is sure to run only after the next Start. After an error
+// (a *scorer.Error: closed, or full) nothing is kept.
+func (q *Queue) Put(j *Job) error {
 	now := scorer.Now()
 	r := q.runner
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if q.closed {
-		return false
+	switch {
+	case q.closed:
+		return errClosed
+	case q.former.Full():
+		return errFull
 	}
 	q.former.Add(j, now)
+	q.wait = 0
 	if !q.listed {
 		q.listed = true
+		if q.inRun == 0 {
+			q.used = max(q.used, r.virtual)
+		}
 		r.ready = append(r.ready, q)
 	}
-	return true
+	return nil
 }
 
 // Start has what waits run. Where a slot is idle and the next model's last run
@@ -112,7 +166,7 @@ func (q *Queue) Put(j *Job) bool {
 func (r *Runner) Start(patience time.Duration) {
 	r.mu.Lock()
 	w := r.claim()
-	if w != nil && r.ready[0].last >= patience {
+	if w != nil && r.next(w).last >= patience {
 		w.wake <- struct{}{}
 		w = nil
 	}
@@ -120,16 +174,9 @@ func (r *Runner) Start(patience time.Duration) {
 	if w == nil {
 		return
 	}
-	runtime.Gosched() // see next
-	r.mu.Lock()
-	r.waking = false
-	if !r.take(w) {
-		r.park(w)
-		r.mu.Unlock()
+	if took, _ := r.look(w, true, false); !took {
 		return
 	}
-	r.rouse()
-	r.mu.Unlock()
 	w.serve()
 	r.mu.Lock()
 	r.ended(w)
@@ -143,7 +190,11 @@ func (q *Queue) Start(patience time.Duration) { q.runner.Start(patience) }
 
 // park gives a slot back. Holding mu.
 func (r *Runner) park(w *worker) {
-	r.idle = append(r.idle, w)
+	if w.spare {
+		r.spare = w
+	} else {
+		r.idle = append(r.idle, w)
+	}
 	if r.closed { // Close saw the slot held
 		r.wakeAll()
 	}
@@ -154,19 +205,31 @@ func (r *Runner) wakeAll() {
 	for _, w := range r.idle {
 		w.wake <- struct{}{}
 	}
-	r.idle = nil
+	if r.spare != nil {
+		r.spare.wake <- struct{}{}
+	}
+	r.idle, r.spare = nil, nil
 }
 
 // claim takes an idle slot for somebody who will look for work, unless there is
 // none, or somebody is about to look: that one takes all that fits one run, and
 // rouses the next if more is left. Holding mu.
 func (r *Runner) claim() *worker {
-	n := len(r.idle)
-	if n == 0 || r.waking || len(r.ready) == 0 {
+	if r.waking || len(r.ready) == 0 {
 		return nil
 	}
-	w := r.idle[n-1]
-	r.idle = r.idle[:n-1]
+	w := r.spare
+	if n := len(r.idle); n > 0 {
+		w = r.idle[n-1]
+	}
+	if w == nil || r.next(w) == nil {
+		return nil
+	}
+	if w.spare {
+		r.spare = nil
+	} else {
+		r.idle = r.idle[:len(r.idle)-1]
+	}
 	r.waking = true
 	return w
 }
@@ -176,6 +239,72 @@ func (r *Runner) rouse() {
 	if w := r.claim(); w != nil {
 		w.wake <- struct{}{}
 	}
+}
+
+// next is the model whose turn it is on w; nil if there is none. Where its runs
+// take more slots than are free it waits for them, and nobody overtakes. Holding mu.
+func (r *Runner) next(w *worker) (next *Queue) {
+	if w.spare && r.busy < r.slots() {
+		return nil // a slot is, or is about to look
+	}
+	for _, q := range r.ready {
+		switch {
+		case q.wait != 0, next != nil && next.used <= q.used, w.spare && (q.inRun > 0 || q.width > 1), !r.has(q):
+		default:
+			next = q
+		}
+	}
+	if next != nil && next.width > r.slots()-r.busy && !w.spare {
+		return nil
+	}
+	return next
+}
+
+// has reports whether the resources that a run of q takes are free. Holding mu.
+func (r *Runner) has(q *Queue) bool {
+	for _, need := range q.policy.Resources {
+		if r.free[need.Name] < need.Count {
+			return false
+		}
+	}
+	return true
+}
+
+// reserve takes or, with -1, gives back what a run of q takes. Holding mu.
+func (r *Runner) reserve(q *Queue, sign int) {
+	for _, need := range q.policy.Resources {
+		r.free[need.Name] -= sign * need.Count
+	}
+}
+
+// expire ends the waits that were decided until now, and returns when the next one
+// ends; 0 if there is none. Holding mu.
+func (r *Runner) expire(now scorer.Instant) (at scorer.Instant) {
+	for _, q := range r.ready {
+		if q.wait <= now {
+			q.wait = 0
+		}
+		at = earlier(at, q.wait)
+	}
+	return at
+}
+
+// wakeAt has a worker woken at an instant; 0 is not at all. Holding mu.
+func (r *Runner) wakeAt(at, now scorer.Instant) {
+	if at != 0 && earlier(at, r.alarm) != r.alarm {
+		r.alarm = at
+		r.timer.Reset(at.Sub(now))
+	}
+}
+
+// ring is called when the timer ends.
+func (r *Runner) ring() {
+	now := scorer.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.alarm = 0
+	r.wakeAt(r.expire(now), now)
+	r.rouse()
 }
 
 // Remove takes back a job that no run has begun. False means that its owner
@@ -198,15 +327,26 @@ func (q *Queue) Waiting() int {
 	return q.former.Waiting()
 }
 
+// Explain tells what was learnt, and why the last batches are as they are.
+func (q *Queue) Explain() Explained {
+	q.runner.mu.Lock()
+	defer q.runner.mu.Unlock()
+	e := q.former.Explain(scorer.Now())
+	e.Used = q.total
+	return e
+}
+
 // Close refuses new jobs, waits for those that are there, and frees what the
 // workers hold of the model. The instance stays open.
 func (q *Queue) Close() {
-	q.runner.mu.Lock()
-	q.closed = true
+	r := q.runner
+	r.mu.Lock()
+	q.closed, q.wait = true, 0
 	q.finished()
-	q.runner.mu.Unlock()
+	r.rouse()
+	r.mu.Unlock()
 	<-q.drain
-	for _, w := range q.runner.all {
+	for _, w := range r.all {
 		w.drop(q)
 	}
 }
@@ -222,56 +362,118 @@ func (q *Queue) finished() {
 	}
 }
 
-// next gives w its next batch, parking it while there is none. False: the end.
+// look finds w's next batch; false parks w, but its own worker, where the runner
+// is closed, is let go. waking says that r.waking is the caller's.
 //
 // It yields before it looks. Whoever woke w, or was just answered by it, is
 // often one of several that are about to submit: those that can run do so
 // first, and w finds a fuller queue. Where nothing else can run, that costs
-// nothing, so a lone request is not delayed.
-func (r *Runner) next(w *worker) bool {
-	for woken := false; ; woken = true {
+// nothing, so a lone request is not delayed. Where the next job is worth a wait
+// that is shorter than a timer is exact, w goes on to yield.
+func (r *Runner) look(w *worker, waking, own bool) (took, end bool) {
+	const exact = 50 * time.Microsecond // a longer wait is left to the timer
+	for {
 		runtime.Gosched()
 		r.mu.Lock()
-		if woken {
+		now := scorer.Now()
+		at := r.expire(now)
+		if took, at = r.take(w, now, at); !took && at != 0 && at.Sub(now) < exact {
+			waking = waking || !r.waking
+			r.waking = true
+			r.mu.Unlock()
+			continue
+		}
+		if waking {
 			r.waking = false
 		}
-		if r.take(w) {
+		switch {
+		case took:
 			r.rouse()
-			r.mu.Unlock()
-			return true
+		case r.closed && own:
+			end = true
+		default:
+			r.wakeAt(at, now)
+			r.park(w)
 		}
-		if r.closed {
-			r.mu.Unlock()
-			return false
-		}
-		r.idle = append(r.idle, w)
 		r.mu.Unlock()
-		<-w.wake
+		return took, end
 	}
 }
 
-// take forms w's batch from the first model that has work. Holding mu.
-func (r *Runner) take(w *worker) bool {
-	for len(r.ready) > 0 {
-		q := r.ready[0]
-		r.ready = append(r.ready[:0], r.ready[1:]...)
-		w.form(q)
-		q.listed = q.former.Waiting() > 0
-		if q.listed {
-			r.ready = append(r.ready, q)
+// take forms w's batch from the first model that has work. If there is none, at is
+// when to look again, the earlier of what it was and what was decided; 0 is when a
+// job comes. Holding mu.
+func (r *Runner) take(w *worker, now, at scorer.Instant) (took bool, _ scorer.Instant) {
+	for q := r.next(w); q != nil; q = r.next(w) {
+		w.form(q, now, (r.slots()-r.busy)/q.width-1)
+		if q.former.Waiting() == 0 {
+			q.listed = false
+			r.unlist(q)
 		}
-		if len(w.run) > 0 || len(w.late) > 0 {
+		switch {
+		case w.plan.Wait != 0:
+			q.wait = w.plan.Wait
+			at = earlier(at, q.wait)
+		case len(w.plan.Run) > 0 || len(w.plan.Late) > 0:
+			r.virtual = max(r.virtual, q.used)
+			w.charged = 0
+			if len(w.plan.Run) > 0 {
+				w.charged = w.plan.Took
+			}
+			q.charge(w.charged)
+			r.reserve(q, 1)
+			r.count(w, 1)
 			q.inRun++
-			return true
+			return true, 0
 		}
 	}
-	return false
+	return false, at
+}
+
+// earlier is the earlier of two instants, of which 0 is never.
+func earlier(a, b scorer.Instant) scorer.Instant {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+func (r *Runner) unlist(q *Queue) {
+	for i := range r.ready {
+		if r.ready[i] == q {
+			r.ready = append(r.ready[:i], r.ready[i+1:]...)
+			return
+		}
+	}
+}
+
+// count counts a batch that w begins or ends. Holding mu.
+func (r *Runner) count(w *worker, n int) {
+	if !w.spare {
+		r.busy += n * w.queue.width
+	}
+}
+
+// charge adds device time to what q has used. Holding mu.
+func (q *Queue) charge(d time.Duration) {
+	weight := q.policy.Weight
+	if weight <= 0 {
+		weight = 1
+	}
+	q.used += float64(d) / weight
 }
 
 // ended tells that w's batch is over. Holding mu.
 func (r *Runner) ended(w *worker) {
 	q := w.queue
 	q.inRun--
+	r.reserve(q, -1)
+	r.count(w, -1)
 	q.last = w.took
+	q.total += w.spent
+	q.charge(w.spent - w.charged)
+	if w.rows > 0 {
+		q.former.Ran(&w.plan, w.rows, w.took, w.ended)
+	}
 	q.finished()
 }

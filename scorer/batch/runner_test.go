@@ -142,10 +142,23 @@ func (c *caller) want(t *testing.T, status scorer.Status, sums ...float32) {
 	}
 }
 
+// flat is a queue of which a run takes no time however many rows it has.
+func flat(device *summer, limit int) Options {
+	var dims []int64
+	if device.sig.Inputs[0].Shape[1] < 0 {
+		dims = []int64{3}
+	}
+	c := ShapeCosts{Dims: dims}
+	for i := range cellOf(limit) + 1 {
+		c.Curve = append(c.Curve, Point{Rows: sizeOf(i), Time: 1, Runs: 4})
+	}
+	return Options{Limit: limit, Learnt: []ShapeCosts{c}}
+}
+
 // start runs device behind one worker, and stops it when the test ends.
 func start(t *testing.T, device *summer, slots, limit int) *Queue {
 	r := NewRunner(slots)
-	q := r.Open(device, limit, nil)
+	q := r.Open(device, flat(device, limit))
 	t.Cleanup(func() {
 		q.Close()
 		r.Close()
@@ -158,9 +171,9 @@ func start(t *testing.T, device *summer, slots, limit int) *Queue {
 
 // Submit puts a job and has a worker run it.
 func (q *Queue) Submit(j *Job) bool {
-	ok := q.Put(j)
+	err := q.Put(j)
 	q.Start(0)
-	return ok
+	return err == nil
 }
 
 // taken returns when the device has what waits.
@@ -270,7 +283,7 @@ func TestACallerRunsAShortModelItself(t *testing.T) {
 	device := &summer{sig: sums(-1, 1)}
 	q := start(t, device, 1, 2)
 	first := newCaller(1, 1)
-	q.Put(&first.job)
+	_ = q.Put(&first.job)
 	q.Start(time.Hour)
 	first.want(t, scorer.OK, 1)
 	if first.by == goroutine() {
@@ -278,7 +291,7 @@ func TestACallerRunsAShortModelItself(t *testing.T) {
 	}
 	idle(q)
 	lone := newCaller(1, 2)
-	q.Put(&lone.job)
+	_ = q.Put(&lone.job)
 	q.Start(time.Hour)
 	if lone.answers.Load() != 1 || lone.by != goroutine() {
 		t.Fatal("Start returned before it had run the job itself")
@@ -290,7 +303,7 @@ func TestACallerRunsAShortModelItself(t *testing.T) {
 	for i := range 3 {
 		c := newCaller(1, float32(i))
 		three = append(three, c)
-		q.Put(&c.job)
+		_ = q.Put(&c.job)
 	}
 	q.Start(time.Hour)
 	for i, c := range three {
@@ -301,7 +314,7 @@ func TestACallerRunsAShortModelItself(t *testing.T) {
 	}
 	idle(q)
 	slow := newCaller(1, 3)
-	q.Put(&slow.job)
+	_ = q.Put(&slow.job)
 	q.Start(0)
 	slow.want(t, scorer.OK, 3)
 	if slow.by == goroutine() {
@@ -312,14 +325,14 @@ func TestACallerRunsAShortModelItself(t *testing.T) {
 func TestACallerHoldsTheSlotWhileTheRunnerCloses(t *testing.T) {
 	device := &summer{sig: sums(-1, 1), gate: make(chan struct{}, 1)}
 	r := NewRunner(1)
-	q := r.Open(device, 1, nil)
+	q := r.Open(device, Options{})
 	device.gate <- struct{}{}
 	first := newCaller(1, 1)
 	q.Submit(&first.job)
 	first.want(t, scorer.OK, 1)
 	idle(q)
 	c := newCaller(1, 2)
-	q.Put(&c.job)
+	_ = q.Put(&c.job)
 	led := make(chan struct{})
 	go func() { q.Start(time.Hour); close(led) }()
 	taken(q)
@@ -335,7 +348,7 @@ func TestACallerHoldsTheSlotWhileTheRunnerCloses(t *testing.T) {
 func idle(q *Queue) {
 	for r := q.runner; ; runtime.Gosched() {
 		r.mu.Lock()
-		free := len(r.idle) == len(r.all)
+		free := len(r.idle) == r.slots() && r.spare != nil
 		r.mu.Unlock()
 		if free {
 			return
@@ -346,7 +359,7 @@ func idle(q *Queue) {
 func TestAClosedQueueFinishesAndRefuses(t *testing.T) {
 	device := &summer{sig: sums(-1, 1), gate: make(chan struct{}, 100)}
 	r := NewRunner(2)
-	q := r.Open(device, 2, nil)
+	q := r.Open(device, Options{Limit: 2})
 	var all []*caller
 	for i := range 9 {
 		c := newCaller(1, float32(i))
@@ -370,12 +383,12 @@ func TestAClosedQueueFinishesAndRefuses(t *testing.T) {
 	}
 }
 
-func TestModelsTakeTurns(t *testing.T) {
+// While one model holds the only slot, another one's batch runs beside it.
+func TestAQuietModelDoesNotWaitForAFloodedOne(t *testing.T) {
 	r := NewRunner(1)
 	defer r.Close()
-	gate := make(chan struct{}, 100)
-	busy, quiet := &summer{sig: sums(-1, 1), gate: gate}, &summer{sig: sums(-1, 1), gate: gate}
-	qb, qq := r.Open(busy, 1, nil), r.Open(quiet, 1, nil)
+	busy, quiet := &summer{sig: sums(-1, 1), gate: make(chan struct{}, 100)}, &summer{sig: sums(-1, 1)}
+	qb, qq := r.Open(busy, Options{}), r.Open(quiet, Options{})
 	defer qb.Close()
 	defer qq.Close()
 	var flood []*caller
@@ -384,18 +397,84 @@ func TestModelsTakeTurns(t *testing.T) {
 		flood = append(flood, c)
 		qb.Submit(&c.job)
 	}
+	for n := 19; n > 0; n = qb.Waiting() - 19 {
+		runtime.Gosched() // until the slot is held
+	}
 	lone := newCaller(1, 5)
 	qq.Submit(&lone.job)
-	for range 4 {
-		gate <- struct{}{}
-	}
 	lone.want(t, scorer.OK, 5)
-	for range 20 {
-		gate <- struct{}{}
-	}
+	close(busy.gate)
 	for _, c := range flood {
 		c.want(t, scorer.OK, 1)
 	}
+}
+
+// Two flooded models get as much of the device's time each, not as many runs.
+func TestModelsShareADeviceByTime(t *testing.T) {
+	r := &Runner{free: map[string]int{}, most: map[string]int{}}
+	r.all = make([]*worker, 2)
+	w := &worker{runner: r, wake: make(chan struct{}, 1)}
+	var queues [2]*Queue
+	for i := range queues {
+		queues[i] = r.Open(&summer{sig: sums(-1, 1)}, Options{})
+		for range 1000 {
+			if err := queues[i].Put(&newCaller(1, 1).job); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cost := [2]time.Duration{time.Millisecond, 7 * time.Millisecond}
+	for range 800 {
+		if took, _ := r.take(w, 1, 0); !took {
+			t.Fatal("nothing to run")
+		}
+		for i := range queues {
+			if w.queue == queues[i] {
+				w.took, w.spent, w.rows = cost[i], cost[i], 1
+			}
+		}
+		r.ended(w)
+	}
+	if a, b := queues[0].total, queues[1].total; max(a, b)-min(a, b) > 7*time.Millisecond {
+		t.Errorf("the device worked for %v and %v", a, b)
+	}
+}
+
+// A run that takes two slots waits for both, and nobody takes one from it meanwhile.
+func TestAWideRunHasItsSlots(t *testing.T) {
+	r := &Runner{free: map[string]int{}, most: map[string]int{}}
+	r.all = make([]*worker, 3)
+	workers := [2]*worker{{runner: r}, {runner: r}}
+	open := func(width int) *Queue {
+		q := r.Open(&summer{sig: sums(-1, 1)}, Options{Width: width})
+		for range 10 {
+			if err := q.Put(&newCaller(1, 1).job); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return q
+	}
+	take := func(i int, want *Queue) {
+		t.Helper()
+		took, _ := r.take(workers[i], 1, 0)
+		if took != (want != nil) || took && workers[i].queue != want {
+			t.Fatalf("slot %d took %v; want %p", i, took, want)
+		}
+	}
+	end := func(i int) {
+		workers[i].spent = time.Millisecond
+		r.ended(workers[i])
+	}
+	narrow, wide := open(1), open(2)
+	take(0, narrow)
+	narrow.used = 2 // so that it is the wide one's turn
+	take(1, nil)
+	end(0)
+	take(0, wide)
+	take(1, nil)
+	end(0)
+	wide.used *= 3
+	take(1, narrow)
 }
 
 func TestManyCallersGetTheirOwnAnswers(t *testing.T) {
@@ -406,8 +485,8 @@ func TestManyCallersGetTheirOwnAnswers(t *testing.T) {
 			for i := range 200 {
 				v := float32(g*1000 + i)
 				c := newCaller(5, v, v+1)
-				if !q.Put(&c.job) {
-					t.Error("put refused")
+				if err := q.Put(&c.job); err != nil {
+					t.Error(err)
 					return
 				}
 				q.Start(time.Duration(g) * time.Microsecond) // some run batches, some wake workers
@@ -419,13 +498,13 @@ func TestManyCallersGetTheirOwnAnswers(t *testing.T) {
 }
 
 func ExampleFormer() {
-	f := NewFormer(sums(-1, 4), 4)
+	f := NewFormer(sums(-1, 4), 4, nil)
 	for rows := range 3 {
 		f.Add(&Job{Rows: rows + 1, Deadline: 100}, 1)
 	}
-	for f.Waiting() > 0 {
-		run, _ := f.Form(1, nil, nil)
-		fmt.Println("a run of", len(run), "jobs")
+	for p := new(Plan); f.Waiting() > 0; {
+		f.Form(1, 0, false, p)
+		fmt.Println("a run of", len(p.Run), "jobs")
 	}
 	// Output:
 	// a run of 2 jobs
@@ -437,7 +516,7 @@ func BenchmarkSubmit(b *testing.B) {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			r := NewRunner(2)
 			defer r.Close()
-			q := r.Open(&summer{sig: sums(-1, 64)}, 64, nil)
+			q := r.Open(&summer{sig: sums(-1, 64)}, Options{Limit: 64})
 			defer q.Close()
 			var wg sync.WaitGroup
 			b.ReportAllocs()
@@ -447,7 +526,7 @@ func BenchmarkSubmit(b *testing.B) {
 					o := newWaiting(64)
 					for range b.N / callers {
 						o.ticket = o.wait.Arm()
-						q.Put(&o.job)
+						_ = q.Put(&o.job)
 						q.Start(time.Millisecond)
 						o.wait.Wait()
 					}

@@ -3,6 +3,7 @@ package batch
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"sluice.dev/accel"
 	"sluice.dev/accel/tensor"
@@ -19,7 +20,9 @@ import (
 type space struct {
 	inst  accel.Instance
 	sig   *tensor.Signature
-	fixed bool // all shapes known but for the rows
+	fixed bool      // all shapes known but for the rows
+	fill  [][]byte  // per input, the element to fill up with; nil where shapes do not mix
+	dims  [][]int64 // per input, the shape of a row where fill is set
 	in    [][]byte
 	out   [][]byte
 	calls []accel.Call // by rows; nil where not bound yet
@@ -29,7 +32,7 @@ type space struct {
 	open   accel.Call      // the last run's call where it is not kept
 }
 
-func newSpace(inst accel.Instance, limit int) *space {
+func newSpace(inst accel.Instance, limit int, p *Policy) *space {
 	sig := inst.Signature()
 	s := &space{inst: inst, sig: sig, fixed: sig.Batchable()}
 	for _, list := range [][]tensor.Info{sig.Inputs, sig.Outputs} {
@@ -39,6 +42,12 @@ func newSpace(inst accel.Instance, limit int) *space {
 	}
 	s.in = make([][]byte, len(sig.Inputs))
 	if !s.fixed {
+		for i := range sig.Inputs {
+			if p.Pad != nil {
+				s.fill = append(s.fill, element(sig.Inputs[i].DType, p.Pad[sig.Inputs[i].Name]))
+				s.dims = append(s.dims, nil)
+			}
+		}
 		return s
 	}
 	s.calls = make([]accel.Call, limit+1)
@@ -64,17 +73,39 @@ func rowSize(i *tensor.Info) int {
 	return int(n)
 }
 
-// clear makes room for a new batch.
-func (s *space) clear() {
+// begin makes room for a new batch: where shapes mix, of the largest of each
+// dimension.
+func (s *space) begin(run []Segment) {
 	for i := range s.in {
 		s.in[i] = s.in[i][:0]
+		if s.fill == nil {
+			continue
+		}
+		s.dims[i] = s.dims[i][:0]
+		for m := range run {
+			for k, d := range inner(&run[m].Job.In[i]) {
+				if m == 0 {
+					s.dims[i] = append(s.dims[i], d)
+				}
+				s.dims[i][k] = max(s.dims[i][k], d)
+			}
+		}
 	}
 }
 
 // gather appends rows of j's inputs.
 func (s *space) gather(seg *Segment) {
 	for i := range s.in {
-		s.in[i] = append(s.in[i], rowsOf(&seg.Job.In[i], seg.From, seg.Rows, seg.whole())...)
+		in := &seg.Job.In[i]
+		rows := rowsOf(in, seg.From, seg.Rows, seg.whole())
+		if s.fill == nil || slices.Equal(inner(in), s.dims[i]) {
+			s.in[i] = append(s.in[i], rows...)
+			continue
+		}
+		one := len(rows) / seg.Rows
+		for r := range seg.Rows {
+			s.in[i] = appendPadded(s.in[i], rows[r*one:(r+1)*one], inner(in), s.dims[i], s.fill[i])
+		}
 	}
 }
 
@@ -90,6 +121,9 @@ func (s *space) run(rows int, like *Job) (accel.Call, error) {
 		s.shapes = append(s.shapes, like.In[i].Shape...)
 		if s.sig.Batchable() {
 			s.shapes[from] = int64(rows)
+		}
+		if s.fill != nil {
+			s.shapes = append(s.shapes[:from+1], s.dims[i]...)
 		}
 		s.bound = append(s.bound, tensor.Tensor{DType: s.sig.Inputs[i].DType, Shape: s.shapes[from:len(s.shapes):len(s.shapes)], Data: s.in[i]})
 	}

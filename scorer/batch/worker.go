@@ -15,19 +15,33 @@ var (
 	errGone = &scorer.Error{Status: scorer.Canceled, Message: "the request was cancelled before the work started"}
 )
 
+// late is what a job is told that could not have been done in time.
+func late(j *Job, now scorer.Instant, took time.Duration) error {
+	if j.Deadline <= now || j.latest != 0 && j.latest <= now {
+		return errLate
+	}
+	return scorer.Errorf(scorer.DeadlineExceeded, "not started: a run takes about %v, and %v were left of the allowed time; allow more time",
+		took.Round(10*time.Microsecond), j.Deadline.Sub(now).Round(10*time.Microsecond))
+}
+
 // worker is one device slot and its goroutine. Whoever holds the slot forms a
 // batch, runs it, and hands out the answers.
 type worker struct {
 	runner *Runner
+	spare  bool          // beside the device's slots
 	wake   chan struct{} // capacity 1: sent by whoever takes w from the idle list for its goroutine
 
 	// The holder's.
-	queue *Queue // of the batch at hand
-	run   []Segment
-	late  []*Job
-	took  time.Duration  // of the last run of queue
-	began scorer.Instant // when the batch was formed
-	cut   slicer
+	queue   *Queue         // of the batch at hand
+	plan    Plan           // the batch
+	formed  scorer.Instant // when
+	began   scorer.Instant // the run at hand: when it was formed
+	rows    int            // of a run that succeeded; 0 if none did
+	took    time.Duration  // of that, or the last run of queue
+	spent   time.Duration  // on the batch, runs that failed included
+	charged time.Duration  // to queue, in advance
+	ended   scorer.Instant // the run
+	cut     slicer
 
 	mu     sync.Mutex // guards spaces against drop
 	spaces map[*Queue]*space
@@ -35,7 +49,7 @@ type worker struct {
 
 func (w *worker) loop() {
 	r := w.runner
-	for r.next(w) {
+	for w.next() {
 		w.serve()
 		r.mu.Lock()
 		r.ended(w)
@@ -46,19 +60,31 @@ func (w *worker) loop() {
 	}
 }
 
+// next gives w its next batch, and waits while there is none. False: the end.
+func (w *worker) next() bool {
+	for woken := false; ; woken = true {
+		took, end := w.runner.look(w, woken, true)
+		if took || end {
+			return took
+		}
+		<-w.wake
+	}
+}
+
 // serve runs and answers what form took.
 func (w *worker) serve() {
-	for _, j := range w.late {
-		j.Queue = w.began.Sub(j.arrived)
-		j.Owner.Done(j, nil, errLate)
+	for _, j := range w.plan.Late {
+		j.Queue = w.formed.Sub(j.arrived)
+		j.Owner.Done(j, nil, late(j, w.formed, w.plan.Took))
 	}
+	clear(w.plan.Late)
 	w.runBatch()
 }
 
-// form takes q's next batch. Holding runner.mu.
-func (w *worker) form(q *Queue) {
-	w.queue, w.took, w.began = q, q.last, scorer.Now()
-	w.run, w.late = q.former.Form(w.began, w.run[:0], w.late[:0])
+// form takes q's next batch, while idle slots more are free. Holding runner.mu.
+func (w *worker) form(q *Queue, now scorer.Instant, idle int) {
+	w.queue, w.formed, w.began, w.rows, w.took, w.spent = q, now, now, 0, q.last, 0
+	q.former.Form(now, idle, q.closed, &w.plan)
 }
 
 // space is w's memory for the model at hand.
@@ -67,7 +93,7 @@ func (w *worker) space() *space {
 	defer w.mu.Unlock()
 	s := w.spaces[w.queue]
 	if s == nil {
-		s = newSpace(w.queue.inst, w.queue.limit)
+		s = newSpace(w.queue.inst, w.queue.limit, w.queue.policy)
 		w.spaces[w.queue] = s
 	}
 	return s
@@ -81,13 +107,13 @@ func (w *worker) runBatch() {
 	if rows == 0 {
 		return
 	}
-	if err := w.runGathered(s, w.run, rows); err == nil || len(w.run) == 1 {
+	if err := w.runGathered(s, w.plan.Run, rows); err == nil || len(w.plan.Run) == 1 {
 		return
 	}
-	for i := range w.run {
-		one := w.run[i : i+1]
+	for i := range w.plan.Run {
+		one := w.plan.Run[i : i+1]
 		w.began = scorer.Now()
-		s.clear()
+		s.begin(one)
 		if w.hold(s, &one[0]) {
 			_ = w.runGathered(s, one, one[0].Rows) // the member has its answer
 		}
@@ -96,16 +122,16 @@ func (w *worker) runBatch() {
 
 // gather copies the members' rows, leaving out those that nobody waits for.
 func (w *worker) gather(s *space) (rows int) {
-	s.clear()
-	kept := w.run[:0]
-	for _, seg := range w.run {
+	s.begin(w.plan.Run)
+	kept := w.plan.Run[:0]
+	for _, seg := range w.plan.Run {
 		if w.hold(s, &seg) {
 			kept = append(kept, seg)
 			rows += seg.Rows
 		}
 	}
-	clear(w.run[len(kept):])
-	w.run = kept
+	clear(w.plan.Run[len(kept):])
+	w.plan.Run = kept
 	return rows
 }
 
@@ -132,8 +158,12 @@ func (w *worker) runGathered(s *space, run []Segment, rows int) error {
 	if err == nil {
 		err = s.checkRows(call, rows)
 	}
-	ran := scorer.Now()
-	w.took = ran.Sub(gathered)
+	w.ended = scorer.Now()
+	w.took = w.ended.Sub(gathered)
+	w.spent += w.took
+	if err == nil && w.rows == 0 {
+		w.rows = rows
+	}
 	t := timing{start: w.began, took: w.took, rows: rows}
 	r := Run{Rows: rows, Jobs: len(run), Failed: err != nil, Input: gathered.Sub(w.began), Infer: w.took}
 	if err != nil && len(run) == 1 {
@@ -143,7 +173,7 @@ func (w *worker) runGathered(s *space, run []Segment, rows int) error {
 		w.hand(s, run, call, t, &r)
 	}
 	if w.queue.observer != nil {
-		r.Output = scorer.Now().Sub(ran)
+		r.Output = scorer.Now().Sub(w.ended)
 		w.queue.observer.Ran(r)
 	}
 	return err
@@ -206,7 +236,7 @@ func (w *worker) settlePiece(seg *Segment, t timing, out []tensor.Tensor, err er
 	if j.err == nil {
 		j.err = err
 	}
-	if j.waiting {
+	if j.shape != nil {
 		w.queue.former.unlink(j)
 		j.done += j.Rows - j.taken
 	}

@@ -212,25 +212,23 @@ func TestWhatCannotBeLoadedIsNamedAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestTheBatchSizeIsTheSmallestOfTheFastest(t *testing.T) {
+func TestARunHasRoomForTwiceTheBestSize(t *testing.T) {
 	f := func(name string, want, most int, run func(rows int) time.Duration) {
 		t.Helper()
-		tried := 0
-		got, err := search(func(rows int) (time.Duration, error) {
-			tried = rows
-			return run(rows), nil
+		points, err := search(maxAutoBatch, func(rows int) (batch.Point, error) {
+			return batch.Point{Rows: rows, Time: run(rows)}, nil
 		})
-		if got != want || tried != most || err != nil {
+		if got, tried := room(points), points[len(points)-1].Rows; got != want || tried != most || err != nil {
 			t.Errorf("%s: %d rows after trying %d, %v; want %d after %d", name, got, tried, err, want, most)
 		}
 	}
 	const ms = time.Millisecond
-	f("a run costs what its rows cost", 1, maxAutoBatch, func(n int) time.Duration { return time.Duration(n) * ms })
+	f("a run costs what its rows cost", 2, maxAutoBatch, func(n int) time.Duration { return time.Duration(n) * ms })
 	f("rows cost nothing", maxAutoBatch, maxAutoBatch, func(int) time.Duration { return ms })
 	f("rows cost little", maxAutoBatch, maxAutoBatch, func(n int) time.Duration { return ms + time.Duration(n)*ms/40 })
-	f("four rows fit the cache", 4, 16, func(n int) time.Duration { return max(ms, time.Duration(n)*ms/4) + time.Duration(n/8)*ms })
-	f("the budget ends it", 1, 1, func(int) time.Duration { return 5 * time.Second })
-	if _, err := search(func(int) (time.Duration, error) { return 0, accel.ErrUnavailable }); err == nil {
+	f("four rows fit the cache", 8, 16, func(n int) time.Duration { return max(ms, time.Duration(n)*ms/4) + time.Duration(n/8)*ms })
+	f("the budget ends it", 2, 1, func(int) time.Duration { return 5 * time.Second })
+	if _, err := search(8, func(int) (batch.Point, error) { return batch.Point{}, accel.ErrUnavailable }); err == nil {
 		t.Error("an error of the model is lost")
 	}
 }

@@ -70,11 +70,10 @@ func (v *Version) put(req *scorer.Request, p Pending) {
 		return
 	}
 	err := v.decode(req, &r.infer, &r.job)
-	if err == nil && v.queue.Put(&r.job) {
-		return
-	}
 	if err == nil {
-		err = errClosed
+		if err = v.queue.Put(&r.job); err == nil {
+			return
+		}
 	}
 	fail(&r.resp, err)
 	r.reply()

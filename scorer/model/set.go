@@ -29,16 +29,17 @@ const Auto = "auto"
 // preference is the order in which Auto tries the drivers.
 var preference = []string{"cuda", "cpu"}
 
-// Config describes one version. Two equal configurations are the same version,
-// and a reload keeps it.
+// Config describes one version. Two configurations of equal content are the same
+// version, and a reload keeps it.
 type Config struct {
 	Endpoint    string
 	Version     string
-	Path        string // the model's file
-	Accelerator string // a driver's name, or Auto; empty is Auto
-	Threads     int    // per run; 0 is the driver's default
-	MaxBatch    int    // rows per run; 0 measures what is best
-	Plan        Plan   // nil says nothing beyond the file
+	Path        string        // the model's file
+	Accelerator string        // a driver's name, or Auto; empty is Auto
+	Threads     int           // per run; 0 measures what is best
+	MaxBatch    int           // rows per run; 0 measures what is best
+	Batching    *batch.Policy // Triton's settings; nil leaves everything to be learnt
+	Plan        Plan          // nil says nothing beyond the file
 
 	digest string // of the file, "sha256:" and hex; filled in by Stage
 }
@@ -74,6 +75,7 @@ type Set struct {
 	drivers  map[string]accel.Driver
 	observer Observer
 	log      *slog.Logger
+	store    Costs
 
 	digests digests
 	runners map[string]*batch.Runner        // by driver and device
@@ -94,7 +96,7 @@ func NewSet(drivers []accel.Driver, o Observer, log *slog.Logger) *Set {
 		s.drivers[d.Name()] = d
 	}
 	s.started.Store(&[]*batch.Runner{})
-	s.serving.Store(&s.current)
+	s.serving.Store(&map[Key]*Version{})
 	return s
 }
 
@@ -156,21 +158,38 @@ func (s *Set) load(c Config) (*Version, error) {
 		return nil, err
 	}
 	began := time.Now()
-	inst, err := driver.Open(accel.Model{Name: c.Version, Path: c.Path}, accel.Options{Device: device.ID, Threads: c.Threads})
+	open := func(threads int) (accel.Instance, error) {
+		inst, err := driver.Open(accel.Model{Name: c.Version, Path: c.Path}, accel.Options{Device: device.ID, Threads: threads})
+		if err != nil {
+			return nil, fmt.Errorf("load %s: %w", c.Path, err)
+		}
+		if inst, err = fit(inst, c.Plan); err != nil {
+			return nil, errors.Join(err, inst.Close())
+		}
+		return inst, nil
+	}
+	inst, err := open(c.Threads)
 	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", c.Path, err)
+		return nil, err
 	}
-	if inst, err = fit(inst, c.Plan); err != nil {
-		return nil, errors.Join(err, inst.Close())
+	if err := c.Batching.CheckPad(inst.Signature()); err != nil {
+		return nil, errors.Join(fmt.Errorf("load %s: %w", c.Path, err), inst.Close())
 	}
-	limit, err := warmUp(inst, c.MaxBatch)
+	kept := costsKey(c.digest, driver.Name(), device, c.Threads)
+	limit, learnt, err := warmUp(inst, c.MaxBatch, s.restore(kept))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
 	}
+	threads := c.Threads
+	if threads == 0 {
+		if inst, threads, err = chooseThreads(inst, open, device.Slots, learnt); err != nil {
+			return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
+		}
+	}
 	s.log.Info("model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
-		"device", device.Name, "max_batch", limit, "digest", c.digest, "seconds", time.Since(began).Seconds())
-	v := s.open(c, driver.Name(), device, inst, limit)
-	v.loading = time.Since(began)
+		"device", device.Name, "max_batch", limit, "threads", threads, "digest", c.digest, "seconds", time.Since(began).Seconds())
+	v := s.open(c, driver.Name(), device, inst, batch.Options{Limit: limit, Width: threads, Policy: c.Batching, Learnt: learnt})
+	v.kept, v.loading = kept, time.Since(began)
 	return v, nil
 }
 
@@ -200,7 +219,7 @@ func (s *Set) pick(name string) (accel.Driver, accel.Device, error) {
 }
 
 // open puts a loaded model on its device's runner.
-func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Instance, limit int) *Version {
+func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Instance, o batch.Options) *Version {
 	where := driver + "/" + device.ID
 	r := s.runners[where]
 	if r == nil {
@@ -209,23 +228,23 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 		all := slices.Collect(maps.Values(s.runners))
 		s.started.Store(&all)
 	}
-	var o batch.Observer
 	if s.observer != nil {
-		o = s.observer(c.Key())
+		o.Observer = s.observer(c.Key())
 	}
-	counts := newTally(o)
+	counts := newTally(o.Observer)
+	o.Observer = counts
 	reach := codec.Reach{Regions: s.Regions}
 	var document json.RawMessage
 	if c.Plan != nil {
-		document = c.Plan.Document(inst.Signature(), limit)
+		document = c.Plan.Document(inst.Signature(), o.Limit)
 		reach.Labels = c.Plan.Labels
 	}
 	return &Version{
-		config: c, inst: inst, queue: r.Open(inst, limit, counts), tally: counts, reach: reach,
+		config: c, inst: inst, device: device, queue: r.Open(inst, o), tally: counts, reach: reach,
 		offer: scorer.Offer{
 			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
 			// Two batches per slot: one that runs, and one that gathers meanwhile.
-			Window: 2 * device.Slots * limit, Signature: *inst.Signature(), Kinds: scorer.Kinds, Config: document,
+			Window: 2 * device.Slots * o.Limit, Signature: *inst.Signature(), Kinds: scorer.Kinds, Config: document,
 		},
 	}
 }
@@ -250,6 +269,7 @@ func (st *Stage) Commit() {
 	s.serving.Store(&st.versions)
 	for k, v := range old {
 		if s.current[k] != v {
+			s.save(v)
 			s.closing.Go(func() { v.close(s.log) })
 		}
 	}

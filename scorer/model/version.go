@@ -17,12 +17,14 @@ import (
 type Version struct {
 	config Config
 	inst   accel.Instance
+	device accel.Device
 	queue  *batch.Queue
 	tally  *tally
 	offer  scorer.Offer
 	reach  codec.Reach // of its requests
 
 	loading time.Duration // how long it took
+	kept    string        // where Costs has what its runs cost
 }
 
 // Offer says what the version is and how much of it may be in flight.
@@ -51,10 +53,10 @@ func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) e
 	if err != nil {
 		return err
 	}
-	job.In, job.Rows, job.Deadline = in.Inputs, in.Rows, req.Deadline
+	job.In, job.Rows, job.Deadline, job.Start = in.Inputs, in.Rows, req.Deadline, 0
 	if in.Timeout > 0 {
 		if now := scorer.Now(); in.Timeout < req.Deadline.Sub(now) {
-			job.Deadline = now.Add(in.Timeout)
+			job.Start = now.Add(in.Timeout)
 		}
 	}
 	return nil
@@ -134,10 +136,10 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 	}
 	l.version, l.wait, l.job.Owner = v, req.Wait, l
 	l.ticket = req.Wait.Arm()
-	if v.queue.Put(&l.job) {
+	if err := v.queue.Put(&l.job); err == nil {
 		v.queue.Start(patience)
 	} else if l.wait.Claim(l.ticket) {
-		l.err = errClosed
+		l.err = err
 		l.wait.Finish(l.ticket)
 	}
 	if !l.wait.Wait() {

@@ -96,7 +96,7 @@ func Front(c *cobra.Command, o *serve.Options) {
 	f.StringVar(&o.TLS.Authority, "tls-client-ca", "", "PEM file of the authority whose certificates clients must have; empty asks for none")
 	f.StringVar(&o.Management, "management", "127.0.0.1:8003", "address of the management API: keys and tokens, for who has the key in the state directory; empty for none")
 	f.BoolVar(&o.OpenManage, "open-management", false, "answer Triton's calls about the process (repository, logging, tracing, shared memory) without the management key; otherwise only a model repository on an address of this machine is managed without it")
-	f.StringVar(&o.State, "state", ".state", "state directory: generated keys, and where sticky clients go")
+	f.StringVar(&o.State, "state", ".state", "state directory: generated keys, where sticky clients go, and how fast models are")
 	f.StringVar(&o.Secret, "secret-file", "", "file of a secret of 32 bytes or more that all gateways of a house share, so that sticky clients get the same version on each, and each takes the tokens that another made; default one that is generated and kept in the state directory")
 	f.DurationVar(&o.DrainDelay, "drain-delay", time.Second, "on SIGTERM, from reporting not ready to no longer accepting connections")
 }

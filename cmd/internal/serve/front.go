@@ -30,6 +30,7 @@ import (
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/gateway/snapshot"
 	"sluice.dev/gateway/triton"
+	"sluice.dev/scorer/model"
 	"sluice.dev/scorer/shm"
 )
 
@@ -90,6 +91,7 @@ type front struct {
 	certs    *certs.Certs // nil serves in plain text
 	keys     *keyring
 	models   *models
+	explain  func() []model.Explained                  // of the models of this process; nil if it has none
 	memory   *shm.Regions                              // nil allows none
 	admin    string                                    // the management key; empty for none
 	managed  string                                    // URL of the management API; empty for none
@@ -222,7 +224,7 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 		grpc, err = listen(f.o.GRPC, nil, f.grpc, failed)
 	}
 	if err == nil {
-		metrics, err = listen(f.o.Metrics, f.certs, admin(f.registry, f.http.Ready), failed)
+		metrics, err = listen(f.o.Metrics, f.certs, admin(f.registry, f.http.Ready, f.explain), failed)
 	}
 	var management net.Addr
 	if err == nil {
@@ -354,9 +356,14 @@ func reload(ctx context.Context, o Options, k *keeper, apply configure) []*spec.
 	return endpoints
 }
 
-// admin is the server of metrics and health.
-func admin(r prometheus.Gatherer, ready func() bool) *http.Server {
-	return &http.Server{Handler: httpapi.Admin(r, ready), ReadHeaderTimeout: 10 * time.Second}
+// admin is the server of metrics and health and, where models run, of what explains
+// their batches.
+func admin(r prometheus.Gatherer, ready func() bool, explain func() []model.Explained) *http.Server {
+	routes := httpapi.Admin(r, ready)
+	if explain != nil {
+		routes = withBatching(routes, explain)
+	}
+	return &http.Server{Handler: routes, ReadHeaderTimeout: 10 * time.Second}
 }
 
 // drain ends the front: not ready, then no longer listening, then idle.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"sluice.dev/cmd/internal/certs"
+	"sluice.dev/cmd/internal/state"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
 	"sluice.dev/scorer"
@@ -25,6 +26,14 @@ func Scorer(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
+	if o.State != "" {
+		dir, err := state.Open(o.State)
+		if err != nil {
+			return err
+		}
+		set.Keep(dir)
+		defer keepCosts(set)()
+	}
 	secure, err := laneCerts(ctx, o)
 	if err != nil {
 		return err
@@ -50,7 +59,7 @@ func Scorer(ctx context.Context, o Options) error {
 		at, err := listen(o.Listen, secure, server, failed, lane.Protocol)
 		var metrics net.Addr
 		if err == nil {
-			metrics, err = listen(o.Metrics, secure, admin(registry, func() bool { return !draining.Load() }), failed)
+			metrics, err = listen(o.Metrics, secure, admin(registry, func() bool { return !draining.Load() }, set.Explain), failed)
 		}
 		if err != nil {
 			failed <- err

@@ -28,6 +28,9 @@ func Sluice(ctx context.Context, o Options) error {
 		return err
 	}
 	defer set.Close()
+	set.Keep(f.state)
+	defer keepCosts(set)()
+	f.explain = set.Explain
 	if f.memory != nil {
 		set.Regions = f.memory
 		defer f.memory.Close()
@@ -102,7 +105,7 @@ func configs(endpoints []*spec.Endpoint, registered registry) (list []model.Conf
 			}
 			c := model.Config{
 				Endpoint: e.Metadata.Name, Version: v.Name, Path: v.Model, Plan: repository.Bare(e.Metadata.Name),
-				Accelerator: string(v.Accelerator), Threads: v.Threads, MaxBatch: v.MaxBatchSize,
+				Accelerator: string(v.Accelerator), Threads: v.Threads, MaxBatch: v.MaxBatchSize, Batching: policy(v.Batching),
 			}
 			ref, err := spec.ParseModel(v.Model)
 			if err != nil || ref.Name == "" || registered == nil || registered(ref, &c) {

@@ -19,7 +19,7 @@ type Dir string
 
 // Open makes the directory if it is not there.
 func Open(path string) (Dir, error) {
-	for _, folder := range []string{"keys", "slots"} {
+	for _, folder := range []string{"keys", "slots", "costs"} {
 		if err := os.MkdirAll(filepath.Join(path, folder), 0o700); err != nil {
 			return "", fmt.Errorf("open state directory: %w", err)
 		}
@@ -119,6 +119,20 @@ func (d Dir) KeepGood(text []byte) error { return write(d.goodFile(), text) }
 
 // LastGood is what was kept last.
 func (d Dir) LastGood() ([]byte, error) { return os.ReadFile(d.goodFile()) }
+
+// LoadCosts is what was kept under a name of what runs cost; nothing if it never was.
+func (d Dir) LoadCosts(name string) ([]byte, error) {
+	data, err := os.ReadFile(filepath.Join(string(d), "costs", name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// SaveCosts keeps what runs cost.
+func (d Dir) SaveCosts(name string, data []byte) error {
+	return write(filepath.Join(string(d), "costs", name), data)
+}
 
 // write replaces a file as a whole, so that a crash leaves the old or the new one.
 func write(path string, data []byte) error {

@@ -1,0 +1,124 @@
+// Command batching measures what batches do for real models, without anything set,
+// beside a grid of fixed settings and the bare runtime, in one run.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"sluice.dev/bench/models"
+	"sluice.dev/bench/wide"
+)
+
+var (
+	slots   = flag.Int("slots", 1, "runs side by side; the callers, in the same process, want a core of their own")
+	seconds = flag.Float64("seconds", 0.4, "of each measurement, more where a model is slow")
+	minilm  = flag.String("minilm", "examples/minilm/minilm.onnx", "the sentence encoder, built by examples/minilm/build.py")
+	only    = flag.String("only", "", "models to measure, such as wide,magika; default all")
+	skip    = flag.String("skip", "", "of closed, open, lone, two: what not to measure")
+)
+
+func main() {
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "batching:", err)
+		os.Exit(1)
+	}
+}
+
+// subjects are the models, with a request of one row each.
+func subjects(dir string) (list []*subject, err error) {
+	widePath := filepath.Join(dir, "wide.onnx")
+	err = wide.Write(widePath)
+	path := func(m models.Model) string {
+		p, e := models.Path(m)
+		err = errors.Join(err, e)
+		return p
+	}
+	list = []*subject{
+		{name: "digits", path: "examples/digits/mlp.onnx", inputs: []input{{"input", "FP32", []int64{64}}}, rows: 64}, // a request costs more than a row
+		{name: "wide", path: widePath, inputs: []input{{"x", "FP32", []int64{wide.Inputs}}}},
+		{name: "direction", path: path(models.Direction), inputs: []input{{"x", "FP32", []int64{3, 48, 192}}}},
+		{name: "minilm", path: *minilm, inputs: []input{{"input_ids", "INT64", []int64{16}}, {"attention_mask", "INT64", []int64{16}}}},
+		{name: "magika", path: path(models.Magika), inputs: []input{{"bytes", "INT32", []int64{2048}}}},
+		{name: "recogniser", path: path(models.Recogniser), inputs: []input{{"x", "FP32", []int64{3, 48, 320}}}},
+	}
+	if err != nil {
+		return nil, err
+	}
+	var chosen []*subject
+	for _, s := range list {
+		if *only != "" && !strings.Contains(","+*only+",", ","+s.name+",") {
+			continue
+		}
+		if _, e := os.Stat(s.path); e != nil {
+			fmt.Printf("%s is left out: %v\n", s.name, e)
+			continue
+		}
+		chosen = append(chosen, s)
+	}
+	return chosen, nil
+}
+
+func run(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "sluice-batching-")
+	if err != nil {
+		return fmt.Errorf("make a temporary folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	list, err := subjects(dir)
+	if err != nil {
+		return err
+	}
+	b, err := newBench()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d core(s), %d run(s) side by side, one inference thread each\n\n", runtime.NumCPU(), *slots)
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "model\tmeasured\tlearnt\tpeer\tratio\tgoal\tverdict\t")
+	for _, s := range list {
+		if err := b.measure(ctx, out, s); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		_ = out.Flush()
+	}
+	if !skipped("two") {
+		if err := b.twoModels(ctx, out, list); err != nil {
+			return err
+		}
+	}
+	return out.Flush()
+}
+
+func skipped(what string) bool { return strings.Contains(*skip, what) }
+
+// verdict is a line of the table. A ratio must be at least goal, or, where more is
+// worse, at most.
+func verdict(out *tabwriter.Writer, model, what, learnt, peer string, ratio, goal float64, most bool) {
+	met, sign := ratio >= goal, "≥"
+	if most {
+		met, sign = ratio <= goal, "≤"
+	}
+	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%.3f\t%s %.2f\t%s\t\n", model, what, learnt, peer, ratio, sign, goal, map[bool]string{true: "met", false: "MISSED"}[met])
+}
+
+// round is a time for people.
+func round(d time.Duration) string {
+	unit := time.Duration(1)
+	for d/unit >= 1000 {
+		unit *= 10
+	}
+	return d.Round(unit).String()
+}

@@ -1,0 +1,93 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"sluice.dev/accel"
+	"sluice.dev/scorer/batch"
+)
+
+// Costs keeps what was learnt of what runs cost from one process to the next. A name
+// is a file's. Load of a name that was never saved is nothing.
+type Costs interface {
+	LoadCosts(name string) ([]byte, error)
+	SaveCosts(name string, data []byte) error
+}
+
+// Keep has what is learnt kept in store. To be called before the first Stage.
+func (s *Set) Keep(store Costs) { s.store = store }
+
+// Save keeps what was learnt until now. For any goroutine.
+func (s *Set) Save() {
+	for _, v := range *s.serving.Load() {
+		s.save(v)
+	}
+}
+
+func (s *Set) save(v *Version) {
+	learnt := v.queue.Explain().Shapes
+	if s.store == nil || len(learnt) == 0 {
+		return
+	}
+	data, err := json.Marshal(learnt)
+	if err == nil {
+		err = s.store.SaveCosts(v.kept, data)
+	}
+	if err != nil {
+		s.log.Warn("what runs cost is learnt anew after a restart", "endpoint", v.config.Endpoint, "version", v.config.Version, "error", err)
+	}
+}
+
+// restore is what was kept; what cannot be read is learnt anew.
+func (s *Set) restore(name string) (learnt []batch.ShapeCosts) {
+	if s.store == nil {
+		return nil
+	}
+	data, err := s.store.LoadCosts(name)
+	if err == nil && len(data) > 0 {
+		err = json.Unmarshal(data, &learnt)
+	}
+	if err != nil {
+		s.log.Warn("what runs cost is learnt anew", "file", name, "error", err)
+		return nil
+	}
+	return learnt
+}
+
+// costsKey names what is kept of a model on a device: all that changes what a run
+// costs.
+func costsKey(digest, driver string, d accel.Device, threads int) string {
+	clean := func(r rune) rune {
+		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
+			return r
+		}
+		return '-'
+	}
+	return strings.Map(clean, fmt.Sprintf("%s %s %s %s %d %d", strings.TrimPrefix(digest, "sha256:"), driver, d.ID, d.Name, d.Slots, threads)) + ".json"
+}
+
+// Explained is a version's name and what it knows of its runs.
+type Explained struct {
+	Endpoint string `json:"endpoint"`
+	Version  string `json:"version"`
+	Device   string `json:"device"`
+	Slots    int    `json:"slots"` // runs side by side
+	batch.Explained
+}
+
+// Explain tells of every version why its last batches are as they are, by name.
+func (s *Set) Explain() []Explained {
+	versions := *s.serving.Load()
+	list := make([]Explained, 0, len(versions))
+	for _, k := range slices.SortedFunc(maps.Keys(versions), func(a, b Key) int {
+		return strings.Compare(a.Endpoint+"/"+a.Version, b.Endpoint+"/"+b.Version)
+	}) {
+		v := versions[k]
+		list = append(list, Explained{Endpoint: k.Endpoint, Version: k.Version, Device: v.device.Name, Slots: v.device.Slots, Explained: v.queue.Explain()})
+	}
+	return list
+}

@@ -64,11 +64,19 @@ var order = map[string][]string{
 	"deploy/repository": {"deploy/repository/pbtxt", "deploy/spec", "accel/tensor"},
 
 	"bench/clients":      {}, // tests alone
-	"bench/load":         {},
+	"bench/stats":        {},
+	"bench":              {"bench/stats"}, // a result has histograms
+	"bench/pace":         {},
+	"bench/proc":         {},
+	"bench/client":       {"bench"},
+	"bench/load":         {"bench", "bench/client", "bench/proc", "bench/stats"},
+	"bench/ask":          {"bench"},
+	"bench/local":        {},
 	"bench/wide":         {},
 	"bench/models":       {"accel/ort/library/wheel"},
 	"bench/models/fetch": {"bench/models"},
-	"bench/compare":      {"bench/load", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library"},
+	"bench/compare": {"bench", "bench/ask", "bench/client", "bench/load", "bench/local", "bench/proc", "bench/stats", "bench/wide",
+		"accel", "accel/tensor", "accel/ort", "accel/ort/library"},
 }
 
 const module = "sluice.dev"

@@ -7,19 +7,20 @@ import (
 	"flag"
 	"fmt"
 	"log"
-	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
+	"sluice.dev/bench"
+	"sluice.dev/bench/client"
 	"sluice.dev/bench/load"
+	"sluice.dev/bench/local"
+	"sluice.dev/bench/proc"
+	"sluice.dev/bench/stats"
 )
 
 var (
@@ -65,7 +66,7 @@ func serveEcho() {
 // sample is one measurement of a target.
 type sample struct {
 	rate, cpu, p50, p99 float64 // per second, µs per request, µs, µs
-	errors              int
+	errors              int64
 }
 
 func compare(ctx context.Context) error {
@@ -78,8 +79,9 @@ func compare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
-	targets, stop, err := start(dir)
-	defer stop()
+	p := &local.Processes{Bin: *binaries}
+	defer p.Stop()
+	targets, err := start(ctx, p, dir)
 	if err != nil {
 		return err
 	}
@@ -102,42 +104,47 @@ func compare(ctx context.Context) error {
 	if !match.MatchString("wide") {
 		return nil
 	}
-	return wideModel(ctx, dir)
+	return wideModel(ctx, p, dir)
 }
 
 // measure asks a target for a while.
 func (t *target) measure(ctx context.Context) (sample, error) {
-	before := cpuTime(t.pids)
-	r, err := load.Run(ctx, t.address, t.request, *connections, time.Duration(*seconds*float64(time.Second)), !t.varies)
+	r, err := ask(ctx, t, *connections, *seconds)
 	if err != nil {
 		return sample{}, err
 	}
-	used := cpuTime(t.pids) - before
-	return sample{
-		rate: r.Rate(), cpu: float64(used.Microseconds()) / float64(max(r.Requests, 1)),
-		p50: float64(r.P50.Microseconds()), p99: float64(r.P99.Microseconds()), errors: r.Errors,
-	}, nil
+	return sample{rate: r.Rate, cpu: r.ServerCPU, p50: micros(r.Latency.At(50)), p99: micros(r.Latency.At(99)), errors: r.Errors()}, nil
 }
+
+// ask keeps connections to a target busy.
+func ask(ctx context.Context, t *target, connections int, seconds float64) (*bench.Result, error) {
+	plan := bench.Plan{
+		Connections: connections, InFlight: connections, Timeout: 10 * time.Second,
+		WarmUp: 200 * time.Millisecond, Duration: time.Duration(seconds * float64(time.Second)),
+	}
+	return load.Run(ctx, plan, &load.Work{Dial: client.HTTP(t.address, nil), Items: []bench.Item{t.item}, PIDs: t.pids})
+}
+
+func micros(d time.Duration) float64 { return float64(d) / 1e3 }
 
 func median(list []sample, of func(sample) float64) float64 {
 	v := make([]float64, len(list))
 	for i, s := range list {
 		v[i] = of(s)
 	}
-	slices.Sort(v)
-	return v[len(v)/2]
+	return stats.Median(v)
 }
 
 // report prints the table: medians, and ratios to the baseline of the same bodies.
 func report(targets []*target, samples [][]sample) {
-	fmt.Printf("%d connections, %d rounds of %.1f s in turn, medians; %d cores, %s\n\n", *connections, *rounds, *seconds, runtime.NumCPU(), cpuName())
+	fmt.Printf("%d connections, %d rounds of %.1f s in turn, medians; %d cores, %s\n\n", *connections, *rounds, *seconds, runtime.NumCPU(), proc.Processor())
 	fmt.Println("| target | requests/s | CPU µs/request | ratio | goal | p50 µs | p99 µs | errors |")
 	fmt.Println("|---|---|---|---|---|---|---|---|")
 	for i, t := range targets {
 		if len(samples[i]) == 0 {
 			continue
 		}
-		errors := 0
+		errors := int64(0)
 		for _, s := range samples[i] {
 			errors += s.errors
 		}
@@ -154,42 +161,4 @@ func report(targets []*target, samples [][]sample) {
 			median(samples[i], func(s sample) float64 { return s.rate }), median(samples[i], cpu), ratio, goal,
 			median(samples[i], func(s sample) float64 { return s.p50 }), median(samples[i], func(s sample) float64 { return s.p99 }), errors)
 	}
-}
-
-// ready waits until url answers 200.
-func ready(url string) error {
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
-		if r, err := http.Get(url); err == nil {
-			_ = r.Body.Close()
-			if r.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		time.Sleep(20 * time.Millisecond) // it polls another process
-	}
-	return fmt.Errorf("%s does not get ready", url)
-}
-
-func cpuName() string {
-	data, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(data)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.Trim(name, "\t :\n")
-		}
-	}
-	return runtime.GOARCH
-}
-
-// endpoint writes a specification with one version and returns its path.
-func endpoint(dir, name, model, more string) (string, error) {
-	path := filepath.Join(dir, name+".yaml")
-	text := fmt.Sprintf(`apiVersion: sluice.dev/v1alpha1
-kind: Endpoint
-metadata: {name: %q}
-spec:
-  auth: {mode: key, keys: {primary: {env: BENCH_KEY}}}
-  versions:
-    - {name: only, model: %s%s}
-`, name, model, more)
-	return path, os.WriteFile(path, []byte(text), 0o600)
 }

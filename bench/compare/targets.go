@@ -1,199 +1,148 @@
 package main
 
 import (
-	"bytes"
-	"encoding/binary"
-	"encoding/json"
+	"context"
 	"fmt"
-	"math"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"sluice.dev/bench"
+	requests "sluice.dev/bench/ask"
+	"sluice.dev/bench/client"
 	"sluice.dev/bench/load"
+	"sluice.dev/bench/local"
+	"sluice.dev/bench/proc"
 )
-
-const benchKey = "a-key-for-benchmarks-0123456789"
 
 // target is something that is measured.
 type target struct {
 	name     string
 	address  string
-	request  *load.Request
+	item     bench.Item
 	pids     []int // whose CPU time counts
 	baseline int   // index of the echo with the same bodies
 	goal     float64
-	varies   bool // the answers differ in more than their length
 }
 
-// processes are those that were started.
-type processes []*exec.Cmd
-
-func (p *processes) start(name string, args ...string) (int, error) {
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), "BENCH_KEY="+benchKey)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.WaitDelay = time.Second // a child may outlive its parent, and hold its output
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("start %s: %w", name, err)
-	}
-	*p = append(*p, cmd)
-	return cmd.Process.Pid, nil
-}
-
-func (p *processes) stop() {
-	for _, cmd := range *p {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // a peer ends its own children
-	}
-	for _, cmd := range *p {
-		end := time.AfterFunc(2*time.Second, func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait()
-		end.Stop()
-	}
-}
-
-// free is an address that nobody listens on.
-func free() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err) // the loopback has ports
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// listening waits until address accepts.
-func listening(address string) error {
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if c, err := net.Dial("tcp", address); err == nil {
-			return c.Close()
-		}
-	}
-	return fmt.Errorf("nobody listens on %s", address)
-}
-
-// requests are one row in JSON and in raw tensors.
-func requests(endpoint, input string, width int) (jsonReq, rawReq *load.Request) {
-	row, values := make([]byte, 0, 4*width), make([]int, width)
-	for i := range width {
-		values[i] = i * 7 % 17
-		row = binary.LittleEndian.AppendUint32(row, math.Float32bits(float32(values[i])))
-	}
-	data, _ := json.Marshal(values) // of integers: cannot fail
-	path, auth := "/v2/models/"+endpoint+"/infer", "Authorization: Bearer "+benchKey
-	jsonReq = &load.Request{Path: path, Headers: []string{auth, "Content-Type: application/json"},
-		Body: fmt.Appendf(nil, `{"inputs":[{"name":%q,"shape":[1,%d],"datatype":"FP32","data":%s}]}`, input, width, data)}
-	head := fmt.Appendf(nil, `{"inputs":[{"name":%q,"shape":[1,%d],"datatype":"FP32","parameters":{"binary_data_size":%d}}],"parameters":{"binary_data_output":true}}`, input, width, len(row))
-	rawReq = &load.Request{Path: path, Headers: []string{auth, "Inference-Header-Content-Length: " + strconv.Itoa(len(head))}, Body: append(head, row...)}
-	return jsonReq, rawReq
-}
-
-// start starts everything. stop ends it, also after an error.
-func start(dir string) (list []*target, stop func(), err error) {
-	p := &processes{}
+// start starts everything.
+func start(ctx context.Context, p *local.Processes, dir string) (list []*target, err error) {
 	model, err := filepath.Abs("examples/digits/mlp.onnx")
 	if err != nil {
-		return nil, p.stop, err
+		return nil, err
 	}
-	one, err := p.sluice(dir, "digits", model, "")
+	one, err := serve(p, dir, "digits", model)
 	if err != nil {
-		return nil, p.stop, err
+		return nil, err
 	}
-	two, err := p.pair(dir, model)
+	two, err := pair(p, dir, model)
 	if err != nil {
-		return nil, p.stop, err
+		return nil, err
 	}
-	jsonReq, rawReq := requests("digits", "input", 64)
-	nullJSON, nullRaw := requests("null", "input", 64)
-	for i, q := range []*load.Request{jsonReq, rawReq} {
-		kind := []string{"JSON", "binary"}[i]
-		pid, address, err := p.echo(dir, kind, one.address, q, 0)
+	for i, kind := range []string{"JSON", "binary"} {
+		full, null := row("digits", "input", 64)[i], row("null", "input", 64)[i]
+		base, err := echoOf(ctx, p, dir, kind, one.address, full, 0)
 		if err != nil {
-			return nil, p.stop, err
+			return nil, err
 		}
-		base := len(list)
-		list = append(list,
-			&target{name: "echo, " + kind, address: address, request: q, pids: []int{pid}, baseline: base},
-			&target{name: "sluice serve, digits mlp, " + kind, address: one.address, request: q, pids: one.pids, baseline: base, goal: []float64{1.8, 1.5}[i]},
-			&target{name: "gateway + scorer, null, " + kind, address: two.address, request: []*load.Request{nullJSON, nullRaw}[i], pids: two.pids, baseline: base, goal: 1.7})
-		for _, proxy := range []func(*processes, string, string) (int, string, error){haproxy, nginx} {
-			proxyPid, at, err := proxy(p, dir, address)
+		if null.Check, err = answer(ctx, two.address, null); err != nil {
+			return nil, err
+		}
+		at := len(list)
+		list = append(list, base,
+			&target{name: "sluice serve, digits mlp, " + kind, address: one.address, item: base.item, pids: one.pids, goal: []float64{1.8, 1.5}[i]},
+			&target{name: "gateway + scorer, null, " + kind, address: two.address, item: null, pids: two.pids, goal: 1.7})
+		for _, peer := range []func(*local.Processes, string, string) (int, string, error){haproxy, nginx} {
+			pid, address, err := peer(p, dir, base.address)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				continue
 			}
-			list = append(list, &target{name: peerName(proxyPid) + " + echo, " + kind, address: at, request: q, pids: append(children(proxyPid), proxyPid, pid), baseline: base})
+			list = append(list, &target{name: proc.Name(pid) + " + echo, " + kind, address: address, item: base.item, pids: append(proc.Tree(pid), base.pids...)})
+		}
+		for _, t := range list[at:] {
+			t.baseline = at
 		}
 	}
-	return list, p.stop, nil
+	return list, nil
 }
 
-// sluice starts sluice serve with one version of model.
-func (p *processes) sluice(dir, name, model, more string, flags ...string) (*target, error) {
-	file, err := endpoint(dir, name, model, more)
+// row is one row in JSON and in raw tensors.
+func row(endpoint, input string, width int) [2]bench.Item {
+	text, raw := requests.Row(endpoint, input, width, local.Key)
+	return [2]bench.Item{text, raw}
+}
+
+// serve starts sluice serve with one version of model.
+func serve(p *local.Processes, dir, name, model string, flags ...string) (*target, error) {
+	file, err := local.WriteEndpoint(dir, name, model, "")
 	if err != nil {
 		return nil, err
 	}
-	http, admin := free(), free()
-	args := append([]string{"serve", "--file", file, "--http", http, "--grpc", "", "--metrics", admin, "--management", "", "--state", dir}, flags...)
-	pid, err := p.start(filepath.Join(*binaries, "sluice"), args...)
+	s, err := p.Sluice(dir, file, flags...)
 	if err != nil {
 		return nil, err
 	}
-	return &target{address: http, pids: []int{pid}}, ready("http://" + admin + "/readyz")
+	return &target{address: s.Address, pids: []int{s.Process.PID()}}, nil
 }
 
 // pair starts a scorer of a null model, and its gateway.
-func (p *processes) pair(dir, model string) (*target, error) {
-	file, err := endpoint(dir, "null", model, `, accelerator: "null"`)
+func pair(p *local.Processes, dir, model string) (*target, error) {
+	file, err := local.WriteEndpoint(dir, "null", model, `, accelerator: "null"`)
 	if err != nil {
 		return nil, err
 	}
-	http, admin, lane := free(), free(), "unix://"+filepath.Join(dir, "lane")
-	scorer, err := p.start(filepath.Join(*binaries, "scorer"), "--file", file, "--listen", lane, "--metrics", "")
+	lane := "unix://" + filepath.Join(dir, "lane")
+	scorer, err := p.Scorer(file, lane)
 	if err != nil {
 		return nil, err
 	}
-	gateway, err := p.start(filepath.Join(*binaries, "gateway"), "--file", file, "--scorer", lane, "--http", http, "--grpc", "", "--metrics", admin, "--management", "", "--state", dir)
+	gateway, err := p.Gateway(dir, file, "--scorer", lane)
 	if err != nil {
 		return nil, err
 	}
-	return &target{address: http, pids: []int{gateway, scorer}}, ready("http://" + admin + "/readyz")
+	return &target{address: gateway.Address, pids: []int{gateway.Process.PID(), scorer.PID()}}, nil
 }
 
-// echo starts the baseline for a request: it answers with the bytes of like, after
-// computing for as long as work.
-func (p *processes) echo(dir, kind, like string, q *load.Request, work time.Duration) (int, string, error) {
-	body, err := load.Once(like, q)
+// answer takes what a target answers to an item now, and nothing else.
+func answer(ctx context.Context, address string, item bench.Item) (func(*bench.Answer) error, error) {
+	a, err := load.Right(ctx, client.HTTP(address, nil), &item)
 	if err != nil {
-		return 0, "", fmt.Errorf("%s: %w", kind, err)
+		return nil, err
 	}
+	return requests.Same(a.Body), nil
+}
+
+// echoOf starts the baseline for a request: it answers with the bytes of like, after
+// computing for as long as work. Its item has them as the right answer.
+func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, item bench.Item, work time.Duration) (*target, error) {
+	a, err := load.Right(ctx, client.HTTP(like, nil), &item)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", kind, err)
+	}
+	item.Check = requests.Same(a.Body)
 	path := filepath.Join(dir, "echo-"+kind)
-	if err := os.WriteFile(path, body, 0o600); err != nil {
-		return 0, "", err
+	if err := os.WriteFile(path, a.Body, 0o600); err != nil {
+		return nil, err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return 0, "", err
+		return nil, err
 	}
-	address := free()
-	pid, err := p.start(self, "-echo", address, "-echo-body", path, "-echo-work", work.String())
+	t := &target{name: "echo, " + kind, address: local.Free(), item: item}
+	one, err := p.Start(self, "-echo", t.address, "-echo-body", path, "-echo-work", work.String())
 	if err != nil {
-		return 0, "", err
+		return nil, err
 	}
-	return pid, address, listening(address)
+	t.pids = []int{one.PID()}
+	return t, local.Listening(t.address)
 }
 
-func haproxy(p *processes, dir, upstream string) (int, string, error) {
-	at := free()
-	return p.proxy(dir, "haproxy", at, []string{"-f"}, fmt.Sprintf(`global
+func haproxy(p *local.Processes, dir, upstream string) (int, string, error) {
+	at := local.Free()
+	return proxy(p, dir, "haproxy", at, []string{"-f"}, fmt.Sprintf(`global
   nbthread 1
   maxconn 1000
 defaults
@@ -210,9 +159,9 @@ backend out
 `, at, upstream))
 }
 
-func nginx(p *processes, dir, upstream string) (int, string, error) {
-	at := free()
-	return p.proxy(dir, "nginx", at, []string{"-g", "daemon off; pid " + filepath.Join(dir, "nginx.pid."+strings.TrimPrefix(at, "127.0.0.1:")) + ";", "-e", "stderr", "-c"}, fmt.Sprintf(`worker_processes 1;
+func nginx(p *local.Processes, dir, upstream string) (int, string, error) {
+	at := local.Free()
+	return proxy(p, dir, "nginx", at, []string{"-g", "daemon off; pid " + filepath.Join(dir, "nginx.pid."+strings.TrimPrefix(at, "127.0.0.1:")) + ";", "-e", "stderr", "-c"}, fmt.Sprintf(`worker_processes 1;
 events { worker_connections 1024; }
 http {
   access_log off;
@@ -225,7 +174,7 @@ http {
 }
 
 // proxy starts a peer with a configuration file as its last argument.
-func (p *processes) proxy(dir, name, at string, args []string, config string) (int, string, error) {
+func proxy(p *local.Processes, dir, name, at string, args []string, config string) (int, string, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		return 0, "", fmt.Errorf("%s is not installed: no row (apt-get install %s)", name, name)
@@ -234,9 +183,9 @@ func (p *processes) proxy(dir, name, at string, args []string, config string) (i
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return 0, "", err
 	}
-	pid, err := p.start(path, append(args, file)...)
+	one, err := p.Start(path, append(args, file)...)
 	if err != nil {
 		return 0, "", err
 	}
-	return pid, at, listening(at)
+	return one.PID(), at, local.Listening(at)
 }

@@ -11,20 +11,19 @@ import (
 	"sluice.dev/accel/ort"
 	"sluice.dev/accel/ort/library"
 	"sluice.dev/accel/tensor"
-	"sluice.dev/bench/load"
+	"sluice.dev/bench"
+	"sluice.dev/bench/local"
 	"sluice.dev/bench/wide"
 )
 
 // wideModel compares rows per second with the bare runtime at its best batch, and
 // a lone request with the model's own time, on one inference thread each.
-func wideModel(ctx context.Context, dir string) (err error) {
+func wideModel(ctx context.Context, p *local.Processes, dir string) (err error) {
 	path := filepath.Join(dir, "wide.onnx")
 	if err := wide.Write(path); err != nil {
 		return err
 	}
-	p := &processes{}
-	defer p.stop()
-	t, err := p.sluice(dir, "wide", path, "", "--cpu-slots", "1")
+	t, err := serve(p, dir, "wide", path, "--cpu-slots", "1")
 	if err != nil {
 		return err
 	}
@@ -33,22 +32,22 @@ func wideModel(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, bare.Close()) }()
-	_, q := requests("wide", "x", wide.Inputs)
 	echoTime, err := bare.time(1)
 	if err != nil {
 		return err
 	}
-	_, echo, err := p.echo(dir, "wide", t.address, q, echoTime)
+	echo, err := echoOf(ctx, p, dir, "wide", t.address, row("wide", "x", wide.Inputs)[1], echoTime)
 	if err != nil {
 		return err
 	}
+	t.item = bench.Item{Name: "wide", Wire: echo.item.Wire} // a batch may round differently
 	var ratios, lone, floor []sample
 	for range *rounds {
 		best, batch, single, err := bare.best()
 		if err != nil {
 			return err
 		}
-		many, err := load.Run(ctx, t.address, q, 64, time.Duration(*seconds*float64(time.Second)), true)
+		many, err := ask(ctx, t, 64, *seconds)
 		if err != nil {
 			return err
 		}
@@ -57,17 +56,17 @@ func wideModel(ctx context.Context, dir string) (err error) {
 			return err
 		}
 		best = (best + float64(batch)/again.Seconds()) / 2 // the machine's pace drifts
-		base, err := load.Run(ctx, echo, q, 1, time.Duration(*seconds*float64(time.Second)/2), true)
+		base, err := ask(ctx, echo, 1, *seconds/2)
 		if err != nil {
 			return err
 		}
-		floor = append(floor, sample{p50: float64((base.P50 - echoTime).Microseconds())})
-		one, err := load.Run(ctx, t.address, q, 1, time.Duration(*seconds*float64(time.Second)/2), true)
+		floor = append(floor, sample{p50: micros(base.Latency.At(50) - echoTime)})
+		one, err := ask(ctx, t, 1, *seconds/2)
 		if err != nil {
 			return err
 		}
-		ratios = append(ratios, sample{rate: many.Rate() / best, cpu: best, p50: float64(batch), errors: many.Errors})
-		lone = append(lone, sample{p50: float64((one.P50 - single).Microseconds()), errors: one.Errors})
+		ratios = append(ratios, sample{rate: many.Rate / best, cpu: best, p50: float64(batch), errors: many.Errors()})
+		lone = append(lone, sample{p50: micros(one.Latency.At(50) - single), errors: one.Errors()})
 	}
 	ratio := median(ratios, func(s sample) float64 { return s.rate })
 	extra := median(lone, func(s sample) float64 { return s.p50 })

@@ -1,190 +1,197 @@
-// Package load sends the same request over many connections, one after another
-// on each, and measures what comes back.
+// Package load sends requests as a plan says and measures what comes back.
+//
+// In a closed loop every connection asks as soon as it has its answer: that finds
+// out what a target can do, and what it costs. In an open loop a schedule says when
+// requests are due, whatever comes back: latency counts from then, so that a target
+// that stalls is charged for all who came meanwhile. A request that is due while all
+// connections are busy waits in a queue of ours, and is counted as held. What makes
+// the generator itself late is counted apart.
 package load
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"slices"
-	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"sluice.dev/bench"
 )
 
-// Request is what is sent. Body may be empty.
-type Request struct {
-	Path    string
-	Headers []string // each "Name: value"
-	Body    []byte
+// Work is what a run asks, and whom.
+type Work struct {
+	Dial  bench.Dial
+	Items []bench.Item // asked in turn
+	PIDs  []int        // the target's processes, whose CPU time and memory count
+	// Progress, where given, is told twice a second how far the run is.
+	Progress func(Progress)
 }
 
-// Encode is the request on the wire, as HTTP/1.1 with keep-alive.
-func (r *Request) Encode() []byte {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n", r.Path, len(r.Body))
-	for _, h := range r.Headers {
-		b.WriteString(h + "\r\n")
+// Progress is how far a run is.
+type Progress struct {
+	At          time.Duration // since the start, the warm-up included
+	Right       int64         // answers so far, the warm-up's included
+	Failed      int64
+	P99         time.Duration // of those measured so far
+	Connections int
+	Held        int // due and not sent
+}
+
+// run is a measurement under way.
+type run struct {
+	plan  bench.Plan
+	work  *Work
+	ctx   context.Context // done: nothing is sent or opened any more
+	start time.Time       // of the warm-up
+	rec   *recorder
+	next  atomic.Int64 // items asked
+	wg    sync.WaitGroup
+
+	mu      sync.Mutex
+	callers []*caller // guarded by mu
+	queue   *queue    // guarded by mu; nil in a closed loop
+}
+
+func (r *run) now() time.Duration { return time.Since(r.start) }
+
+func (r *run) end() time.Duration { return r.plan.WarmUp + r.plan.Duration }
+
+// Run measures a target as plan says. It fails where nothing can be measured: the
+// plan is wrong, or a connection cannot be opened at the start.
+func Run(ctx context.Context, plan bench.Plan, work *Work) (*bench.Result, error) {
+	if err := plan.Validate(); err != nil {
+		return nil, err
 	}
-	b.WriteString("\r\n")
-	b.Write(r.Body)
-	return b.Bytes()
-}
-
-// Result is what a run measured.
-type Result struct {
-	Requests int
-	Errors   int
-	Elapsed  time.Duration
-	P50, P99 time.Duration
-	Body     []byte // of the first answer
-}
-
-// Rate is requests per second.
-func (r *Result) Rate() float64 { return float64(r.Requests) / r.Elapsed.Seconds() }
-
-// Run asks address with connections callers for as long as d. An answer of
-// another status than 200, or of another length than the first, is an error; so
-// is, once in 64 answers, another body where exact is set.
-func Run(ctx context.Context, address string, req *Request, connections int, d time.Duration, exact bool) (*Result, error) {
-	wire := req.Encode()
-	first, err := Once(address, req)
+	if len(work.Items) == 0 {
+		return nil, errors.New("there is nothing to ask")
+	}
+	conns, err := open(ctx, plan.Connections, work.Dial)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, d)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	callers := make([]caller, connections)
-	var wg sync.WaitGroup
-	began := time.Now()
-	for i := range callers {
-		callers[i] = caller{wire: wire, want: first, exact: exact, times: make([]time.Duration, 0, 1<<16)}
-		wg.Go(func() { callers[i].run(ctx, address) })
+	r := &run{plan: plan, work: work, ctx: ctx, rec: newRecorder(&plan, len(work.Items)), start: time.Now()}
+	defer context.AfterFunc(ctx, r.abort)()
+	m := startMeter(r)
+	loop := (*caller).ask
+	if plan.Arrivals != nil {
+		r.queue, loop = &queue{}, (*caller).serve
 	}
-	wg.Wait()
-	r := &Result{Elapsed: time.Since(began), Body: first}
-	var all []time.Duration
-	for i := range callers {
-		r.Requests += callers[i].done
-		r.Errors += callers[i].errors
-		all = append(all, callers[i].times...)
+	for _, c := range conns {
+		r.begin(c, loop)
 	}
-	slices.Sort(all)
-	if n := len(all); n > 0 {
-		r.P50, r.P99 = all[n/2], all[n*99/100]
+	if plan.Arrivals != nil {
+		r.pace(plan.Arrivals())
 	}
-	return r, nil
+	r.wg.Wait()
+	m.stop()
+	return r.result(m), ctx.Err()
 }
 
-// Once is the body of the answer to one request.
-func Once(address string, req *Request) ([]byte, error) {
-	c, err := net.Dial("tcp", address)
+// begin starts a caller on a connection, or on one that it opens itself.
+func (r *run) begin(c bench.Conn, loop func(*caller)) {
+	k := &caller{run: r, conn: c}
+	k.sent.Store(idle)
+	r.mu.Lock()
+	k.shard = r.rec.shard(len(r.callers))
+	r.callers = append(r.callers, k)
+	r.mu.Unlock()
+	r.wg.Go(func() {
+		if k.conn != nil || k.connect() {
+			loop(k)
+		}
+		if k.conn != nil {
+			_ = k.conn.Close()
+		}
+	})
+}
+
+// abort ends what is under way.
+func (r *run) abort() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range r.callers {
+		k.hangUp()
+	}
+}
+
+// expire ends requests that take too long, and gives up those that have been due for
+// so long and were not even sent.
+func (r *run) expire() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	oldest := r.now() - r.plan.Timeout
+	for _, k := range r.callers {
+		if sent := k.sent.Load(); sent != idle && time.Duration(sent) < oldest {
+			k.late.Store(true)
+			k.hangUp()
+		}
+	}
+	for q := r.queue; q != nil && q.len() > 0 && q.due[q.first] < oldest; {
+		r.drop()
+	}
+}
+
+// open opens n connections, at most 64 at a time.
+func open(ctx context.Context, n int, dial bench.Dial) ([]bench.Conn, error) {
+	conns, fails := make([]bench.Conn, n), make([]error, n)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, 64) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if conns[i], fails[i] = dial(ctx); fails[i] != nil {
+					next.Add(int64(n)) // the others need not try
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i, err := range fails {
+		if err == nil {
+			continue
+		}
+		for _, c := range conns {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+		return nil, fmt.Errorf("open connection %d of %d: %w", i+1, n, err)
+	}
+	return conns, nil
+}
+
+// Once asks one thing over a connection of its own. The answer is the caller's.
+func Once(ctx context.Context, dial bench.Dial, item *bench.Item) (*bench.Answer, error) {
+	c, err := dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
 	defer c.Close()
-	if _, err := c.Write(req.Encode()); err != nil {
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	if err := c.Send(item); err != nil {
 		return nil, fmt.Errorf("send: %w", err)
 	}
-	status, body, err := answer(bufio.NewReaderSize(c, 64<<10), nil)
+	a := &bench.Answer{}
+	if err := c.Receive(a); err != nil && !complete(err) {
+		return nil, fmt.Errorf("receive: %w", errors.Join(err, ctx.Err()))
+	}
+	return a, nil
+}
+
+// Right is Once where only a right answer will do.
+func Right(ctx context.Context, dial bench.Dial, item *bench.Item) (*bench.Answer, error) {
+	a, err := Once(ctx, dial, item)
+	if err == nil && a.Failure != "" {
+		err = fmt.Errorf("%s: %.300q", a.Failure, a.Body)
+	}
+	if err == nil && item.Check != nil {
+		err = item.Check(a)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("receive: %w", err)
+		return nil, fmt.Errorf("%s: %w", item.Name, err)
 	}
-	if status != 200 {
-		return nil, fmt.Errorf("the first answer is %d %s", status, body)
-	}
-	return body, nil
-}
-
-// caller is one connection.
-type caller struct {
-	wire  []byte
-	want  []byte
-	exact bool
-
-	done   int
-	errors int
-	times  []time.Duration // every one of the first, then one in 16
-}
-
-func (k *caller) run(ctx context.Context, address string) {
-	for ctx.Err() == nil {
-		if err := k.converse(ctx, address); err != nil && ctx.Err() == nil {
-			k.errors++
-		}
-	}
-}
-
-// converse asks over one connection until ctx or the connection ends.
-func (k *caller) converse(ctx context.Context, address string) error {
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
-	defer stop()
-	r, body := bufio.NewReaderSize(c, 64<<10), make([]byte, 0, len(k.want))
-	for {
-		began := time.Now()
-		if _, err := c.Write(k.wire); err != nil {
-			return err
-		}
-		var status int
-		if status, body, err = answer(r, body); err != nil {
-			return err
-		}
-		k.count(status, body, time.Since(began))
-	}
-}
-
-func (k *caller) count(status int, body []byte, took time.Duration) {
-	if status != 200 || len(body) != len(k.want) || k.exact && k.done%64 == 0 && !bytes.Equal(body, k.want) {
-		k.errors++
-		return
-	}
-	if k.done++; len(k.times) < cap(k.times) && (k.done < 1000 || k.done%16 == 0) {
-		k.times = append(k.times, took)
-	}
-}
-
-var errAnswer = errors.New("not an HTTP/1.1 answer with a length")
-
-// answer reads one answer; its body is appended to body[:0].
-func answer(r *bufio.Reader, body []byte) (status int, _ []byte, err error) {
-	line, err := r.ReadSlice('\n')
-	if err != nil {
-		return 0, body, err
-	}
-	if len(line) < 12 {
-		return 0, body, errAnswer
-	}
-	status, err = strconv.Atoi(string(line[9:12]))
-	if err != nil {
-		return 0, body, errAnswer
-	}
-	length := -1
-	for {
-		if line, err = r.ReadSlice('\n'); err != nil {
-			return 0, body, err
-		}
-		if len(line) <= 2 {
-			break
-		}
-		if name := "content-length:"; len(line) > len(name) && bytes.EqualFold(line[:len(name)], []byte(name)) {
-			if length, err = strconv.Atoi(string(bytes.TrimSpace(line[len(name):]))); err != nil {
-				return 0, body, errAnswer
-			}
-		}
-	}
-	if length < 0 || length > 1<<30 {
-		return 0, body, errAnswer
-	}
-	body = slices.Grow(body[:0], length)[:length]
-	_, err = io.ReadFull(r, body)
-	return status, body, err
+	return a, nil
 }

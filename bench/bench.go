@@ -1,0 +1,226 @@
+// Package bench is what the load-test harness agrees on: what is sent and what must
+// come back, what a run is asked to do, and what it found.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"sluice.dev/bench/stats"
+)
+
+// Item is one request, rendered once, and what is right as its answer.
+type Item struct {
+	Name string // where it comes from, for messages
+	Wire []byte // an HTTP/1.1 request, or a message of gRPC
+	// Check tells what is wrong with an answer that has succeeded. It is pure, may
+	// be called from any goroutine, and is asked once per distinct body. Nil takes
+	// every answer.
+	Check func(a *Answer) error
+}
+
+// Answer is what came back. Its slices belong to the connection, and are good until
+// the next Receive.
+type Answer struct {
+	Failure string // empty, or what it was instead of a success, such as "status 503"
+	Body    []byte
+	Head    int    // bytes of JSON before raw tensors, 0 where there are none
+	Version []byte // which version answered, where the server says it
+	// Queue and Device are what the server says (Server-Timing) about where the time
+	// went; Timed says that it does.
+	Queue, Device time.Duration
+	Timed         bool
+}
+
+// Conn is a connection on which one request is under way at a time.
+type Conn interface {
+	// Send sends a request. It may be called while another goroutine waits in Receive.
+	Send(item *Item) error
+	// Receive waits for the answer to the request that was sent, or will be.
+	Receive(a *Answer) error
+	// Quick says that Send will not wait for the target to read a request of that size.
+	Quick(item *Item) bool
+	// Close ends the connection, also under Send and Receive.
+	Close() error
+}
+
+// Dial opens a connection.
+type Dial func(ctx context.Context) (Conn, error)
+
+// Schedule says when requests are due, from the start of the run; times never
+// decrease. One goroutine uses it.
+type Schedule interface {
+	Next() (at time.Duration, ok bool)
+}
+
+// Plan is what one measurement does.
+type Plan struct {
+	Connections int // opened before the run
+	// InFlight is the most connections in an open loop, which opens more where all
+	// are busy. At least Connections.
+	InFlight int
+	// Arrivals make a schedule of WarmUp and Duration together. Nil is a closed loop:
+	// every connection asks as soon as it has its answer.
+	Arrivals func() Schedule `json:"-"`
+	WarmUp   time.Duration   // not measured
+	Duration time.Duration   // measured
+	Timeout  time.Duration   // of one request, from when it is sent
+}
+
+// Validate tells what is wrong with a plan.
+func (p *Plan) Validate() error {
+	if p.Connections < 1 || p.InFlight < p.Connections {
+		return fmt.Errorf("%d connections, %d in flight: there must be at least one, and no fewer in flight", p.Connections, p.InFlight)
+	}
+	if p.WarmUp < 0 || p.Duration <= 0 || p.Timeout <= 0 {
+		return fmt.Errorf("warm-up %v, duration %v, timeout %v: the warm-up must not be negative, the others above 0", p.WarmUp, p.Duration, p.Timeout)
+	}
+	return nil
+}
+
+// Slots is how many parts a run's time is cut into.
+const Slots = 60
+
+// Slot is the length of one part.
+func (p *Plan) Slot() time.Duration { return max(p.Duration/Slots, 100*time.Millisecond) }
+
+// Series is what the right answers of one version took. Latency counts from when the
+// request was due in an open loop, from when it was sent in a closed one.
+type Series struct {
+	Latency *stats.Histogram   `json:"latency"`
+	Queue   *stats.Histogram   `json:"queue"`  // empty where the server does not say
+	Device  *stats.Histogram   `json:"device"` // likewise
+	Slots   []*stats.Histogram `json:"-"`      // latency by when the request was due; entries may be nil
+	Samples []Sample           `json:"-"`      // some of those with a Queue and a Device
+}
+
+// Add adds what other has, samples included.
+func (s *Series) Add(other *Series) {
+	s.Latency.Add(other.Latency)
+	if other.Queue.Count() > 0 {
+		if s.Queue.Count() == 0 {
+			s.Queue, s.Device = stats.Fine(), stats.Fine()
+		}
+		s.Queue.Add(other.Queue)
+		s.Device.Add(other.Device)
+	}
+	for i, h := range other.Slots {
+		if h == nil {
+			continue
+		}
+		if s.Slots[i] == nil {
+			s.Slots[i] = stats.Coarse()
+		}
+		s.Slots[i].Add(h)
+	}
+	s.Samples = append(s.Samples, other.Samples...)
+}
+
+// NewSeries is one without answers.
+func NewSeries() *Series {
+	return &Series{Latency: stats.Fine(), Queue: &stats.Histogram{}, Device: &stats.Histogram{}, Slots: make([]*stats.Histogram, Slots+1)}
+}
+
+// Sample is where the time of one request went.
+type Sample struct{ Latency, Queue, Device time.Duration }
+
+// Result is what one measurement found. Requests are those that were due, or sent in
+// a closed loop, within Elapsed.
+type Result struct {
+	Target    string             `json:"target"`
+	Round     int                `json:"round"` // from 1
+	Elapsed   float64            `json:"elapsed_s"`
+	Offered   float64            `json:"offered_per_s"` // 0 in a closed loop
+	Requests  int64              `json:"requests"`
+	Rate      float64            `json:"rate_per_s"` // right answers within Elapsed
+	Failed    map[string]int64   `json:"failed"`     // by kind
+	Wrong     string             `json:"wrong,omitempty"`
+	Unsent    int64              `json:"unsent"`   // due, and never sent: no place in flight
+	Held      int64              `json:"held"`     // due, and sent only when a place was free
+	Latency   *stats.Histogram   `json:"latency"`  // of right answers
+	Failing   *stats.Histogram   `json:"failing"`  // of answers that say that they failed
+	Versions  map[string]*Series `json:"versions"` // of right answers
+	ServerCPU float64            `json:"server_cpu_us_per_answer"`
+	ServerRSS int64              `json:"server_rss_bytes"`
+	Client    Client             `json:"client"`
+	Slot      float64            `json:"slot_s"`
+}
+
+// Client is how the generator itself fared.
+type Client struct {
+	CPU   float64          `json:"cpu_us_per_answer"`
+	Share float64          `json:"share_of_cores"` // of those it may use
+	Late  float64          `json:"late_share"`     // of requests that it sent, or queued, more than LateAfter after they were due
+	Lag   *stats.Histogram `json:"lag"`            // from due to sent or queued, in an open loop
+}
+
+// LateAfter is from when on the generator is to blame for a late request.
+const LateAfter = time.Millisecond
+
+// Kinds of failures that are not the server's words.
+const (
+	WrongAnswer = "wrong answer"
+	TimedOut    = "timeout"
+	Broken      = "connection broken"
+	NoConnect   = "cannot connect"
+)
+
+// Errors is how many requests failed, those never sent included.
+func (r *Result) Errors() int64 {
+	sum := r.Unsent
+	for _, n := range r.Failed {
+		sum += n
+	}
+	return sum
+}
+
+// Limits are from where on a result does not count.
+type Limits struct {
+	Errors float64 // share of requests
+	Late   float64 // share of requests that the generator sent late
+	CPU    float64 // share of its cores that the generator used in a closed loop
+}
+
+// DefaultLimits take no error, and a generator that is not to blame for the 99th
+// percentile.
+var DefaultLimits = Limits{Errors: 0, Late: 0.01, CPU: 0.95}
+
+// Problems tells why a result does not count. A wrong answer always does that.
+func (r *Result) Problems(l Limits) (list []string) {
+	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if n := r.Failed[WrongAnswer]; n > 0 {
+		say("%d wrong answers: %s", n, r.Wrong)
+	}
+	if r.Latency.Count() == 0 {
+		say("no right answer to %d requests (%s)", r.Requests, r.kinds())
+	} else if share := float64(r.Errors()) / float64(max(r.Requests, 1)); share > l.Errors {
+		say("%d of %d requests failed, %.3g%%, where at most %.3g%% may (%s)", r.Errors(), r.Requests, 100*share, 100*l.Errors, r.kinds())
+	}
+	if r.Unsent > 0 {
+		say("the schedule was dropped: %d of %d requests were never sent, since all places in flight were taken", r.Unsent, r.Requests)
+	}
+	if r.Client.Late > l.Late {
+		say("the client is saturated: it sent %.1f%% of the requests more than %v late; ask for a lower rate, or give it more cores", 100*r.Client.Late, LateAfter)
+	}
+	if r.Offered == 0 && r.Client.Share > l.CPU {
+		say("the client is saturated: it used %.0f%% of its cores", 100*r.Client.Share)
+	}
+	return list
+}
+
+// kinds lists the failures.
+func (r *Result) kinds() (text string) {
+	for _, kind := range slices.Sorted(maps.Keys(r.Failed)) {
+		text += fmt.Sprintf("%s: %d, ", kind, r.Failed[kind])
+	}
+	if r.Unsent > 0 {
+		text += fmt.Sprintf("never sent: %d, ", r.Unsent)
+	}
+	if text == "" {
+		return "no failures"
+	}
+	return text[:len(text)-2]
+}

@@ -135,8 +135,9 @@ type Result struct {
 	Elapsed   float64            `json:"elapsed_s"`
 	Offered   float64            `json:"offered_per_s"` // 0 in a closed loop
 	Requests  int64              `json:"requests"`
-	Rate      float64            `json:"rate_per_s"` // right answers within Elapsed
-	Failed    map[string]int64   `json:"failed"`     // by kind
+	Rate      float64            `json:"rate_per_s"`     // right answers within Elapsed
+	Failed    map[string]int64   `json:"failed"`         // by kind
+	Said      map[string]string  `json:"said,omitempty"` // by kind, what the first such answer said
 	Wrong     string             `json:"wrong,omitempty"`
 	Unsent    int64              `json:"unsent"`   // due, and never sent: no place in flight
 	Held      int64              `json:"held"`     // due, and sent only when a place was free

@@ -77,6 +77,8 @@ var order = map[string][]string{
 	"bench/models/fetch": {"bench/models"},
 	"bench/compare": {"bench", "bench/ask", "bench/client", "bench/load", "bench/local", "bench/proc", "bench/stats", "bench/wide",
 		"accel", "accel/tensor", "accel/ort", "accel/ort/library"},
+	"bench/scenario": {"bench", "bench/ask", "bench/client", "bench/load", "bench/local", "bench/pace", "bench/proc", "bench/stats", "bench/wide",
+		"deploy/api"}, // for a token
 }
 
 const module = "sluice.dev"

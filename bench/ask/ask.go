@@ -37,21 +37,43 @@ func Bearer(key string) string { return "Authorization: Bearer " + key }
 // Infer is where the Open Inference Protocol has an endpoint.
 func Infer(endpoint string) string { return "/v2/models/" + endpoint + "/infer" }
 
-// Row is one row of FP32 for an endpoint, always the same, in JSON and as raw
-// tensors that are answered as such.
-func Row(endpoint, input string, width int, key string) (text, raw bench.Item) {
-	row, values := make([]byte, 0, 4*width), make([]int, width)
-	for i := range width {
-		values[i] = i * 7 % 17
-		row = binary.LittleEndian.AppendUint32(row, math.Float32bits(float32(values[i])))
+// Row is one row of FP32 for an endpoint's only input.
+type Row struct {
+	Endpoint, Input string
+	Width           int
+	Key             string // or token; empty for none
+	Nth             int    // rows of another number, below 17, are others
+}
+
+func (r *Row) headers(more ...string) []string {
+	if r.Key != "" {
+		more = append(more, Bearer(r.Key))
+	}
+	return more
+}
+
+// JSON asks in JSON.
+func (r *Row) JSON() bench.Item {
+	values := make([]int, r.Width)
+	for i := range values {
+		values[i] = r.value(i)
 	}
 	data, _ := json.Marshal(values) // of integers: cannot fail
-	body := fmt.Appendf(nil, `{"inputs":[{"name":%q,"shape":[1,%d],"datatype":"FP32","data":%s}]}`, input, width, data)
-	head := fmt.Appendf(nil, `{"inputs":[{"name":%q,"shape":[1,%d],"datatype":"FP32","parameters":{"binary_data_size":%d}}],"parameters":{"binary_data_output":true}}`, input, width, len(row))
-	text = bench.Item{Name: endpoint + ", JSON", Wire: Post("bench", Infer(endpoint), []string{Bearer(key), "Content-Type: application/json"}, body)}
-	raw = bench.Item{Name: endpoint + ", binary", Wire: Post("bench", Infer(endpoint), []string{Bearer(key), HeadLength(len(head))}, append(head, row...))}
-	return text, raw
+	body := fmt.Appendf(nil, `{"inputs":[{"name":%q,"shape":[1,%d],"datatype":"FP32","data":%s}]}`, r.Input, r.Width, data)
+	return bench.Item{Name: r.Endpoint + ", JSON", Wire: Post("bench", Infer(r.Endpoint), r.headers("Content-Type: application/json"), body)}
 }
+
+// Raw asks with raw tensors, and for such as the answer.
+func (r *Row) Raw() bench.Item {
+	row := make([]byte, 0, 4*r.Width)
+	for i := range r.Width {
+		row = binary.LittleEndian.AppendUint32(row, math.Float32bits(float32(r.value(i))))
+	}
+	head := fmt.Appendf(nil, `{"inputs":[{"name":%q,"shape":[1,%d],"datatype":"FP32","parameters":{"binary_data_size":%d}}],"parameters":{"binary_data_output":true}}`, r.Input, r.Width, len(row))
+	return bench.Item{Name: r.Endpoint + ", binary", Wire: Post("bench", Infer(r.Endpoint), r.headers(HeadLength(len(head))), append(head, row...))}
+}
+
+func (r *Row) value(i int) int { return (i*7 + r.Nth) % 17 }
 
 // HeadLength is the header that says how much JSON comes before raw tensors.
 func HeadLength(n int) string { return "Inference-Header-Content-Length: " + strconv.Itoa(n) }

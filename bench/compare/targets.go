@@ -71,8 +71,8 @@ func start(ctx context.Context, p *local.Processes, dir string) (list []*target,
 
 // row is one row in JSON and in raw tensors.
 func row(endpoint, input string, width int) [2]bench.Item {
-	text, raw := requests.Row(endpoint, input, width, local.Key)
-	return [2]bench.Item{text, raw}
+	r := requests.Row{Endpoint: endpoint, Input: input, Width: width, Key: local.Key}
+	return [2]bench.Item{r.JSON(), r.Raw()}
 }
 
 // serve starts sluice serve with one version of model.

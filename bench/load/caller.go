@@ -83,11 +83,11 @@ func (k *caller) finish(err error) {
 			k.shard.right(k.run, due, now, item, &k.answer)
 			return
 		}
-		k.shard.failure(due, now, k.answer.Failure, true)
+		k.shard.failure(due, now, k.answer.Failure, &k.answer)
 	case k.late.Load():
-		k.shard.failure(due, now, bench.TimedOut, false)
+		k.shard.failure(due, now, bench.TimedOut, nil)
 	case k.run.ctx.Err() == nil:
-		k.shard.failure(due, now, bench.Broken, false)
+		k.shard.failure(due, now, bench.Broken, nil)
 	}
 }
 
@@ -151,6 +151,6 @@ func (r *run) refused(k *caller) {
 		}
 	}
 	if r.ctx.Err() == nil {
-		k.shard.failure(due, now, bench.NoConnect, false)
+		k.shard.failure(due, now, bench.NoConnect, nil)
 	}
 }

@@ -19,7 +19,7 @@ func newRecorder(plan *bench.Plan, items int) *recorder {
 	for i := range r.shards {
 		r.shards[i] = &shard{
 			plan: plan, known: make([]map[string]struct{}, items), versions: map[string]*bench.Series{},
-			failed: map[string]int64{}, failing: stats.Fine(),
+			failed: map[string]int64{}, said: map[string]string{}, failing: stats.Fine(),
 		}
 	}
 	return r
@@ -37,6 +37,7 @@ type shard struct {
 	versions  map[string]*bench.Series // of measured requests
 	failing   *stats.Histogram         // likewise
 	failed    map[string]int64         // likewise, by kind
+	said      map[string]string        // by kind, the start of the first such answer
 	wrong     string                   // what was wrong with the first wrong answer
 	requests  int64                    // measured ones that came to an end
 	inside    int64                    // right answers that came within the measured time, whenever they were due
@@ -60,7 +61,7 @@ func (s *shard) right(r *run, due, now time.Duration, item int, a *bench.Answer)
 				s.wrong = r.work.Items[item].Name + ": " + err.Error()
 			}
 			s.mu.Unlock()
-			s.failure(due, now, bench.WrongAnswer, true)
+			s.failure(due, now, bench.WrongAnswer, a)
 			return
 		}
 		s.learn(item, a.Body)
@@ -142,12 +143,15 @@ func (s *shard) record(v *bench.Series, due, took time.Duration, a *bench.Answer
 
 const maxSamples = 2000 // per version and shard
 
-// failure records what was not a right answer; answered says that it was one at all.
-func (s *shard) failure(due, now time.Duration, kind string, answered bool) {
+// failure records what was not a right answer; a is nil where there was none at all.
+func (s *shard) failure(due, now time.Duration, kind string, a *bench.Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.allFailed++
-	if answered && now >= s.plan.WarmUp && now <= s.plan.WarmUp+s.plan.Duration {
+	if _, ok := s.said[kind]; !ok && a != nil {
+		s.said[kind] = string(a.Body[:min(len(a.Body), maxSaid)])
+	}
+	if a != nil && now >= s.plan.WarmUp && now <= s.plan.WarmUp+s.plan.Duration {
 		s.answers++
 	}
 	if due < s.plan.WarmUp {
@@ -155,10 +159,12 @@ func (s *shard) failure(due, now time.Duration, kind string, answered bool) {
 	}
 	s.requests++
 	s.failed[kind]++
-	if answered {
+	if a != nil {
 		s.failing.Record(now - due)
 	}
 }
+
+const maxSaid = 300 // bytes
 
 // sum puts the shards together.
 func (r *recorder) sum() *shard {
@@ -171,6 +177,7 @@ func (r *recorder) sum() *shard {
 		for kind, n := range s.failed {
 			all.failed[kind] += n
 		}
+		maps.Copy(all.said, s.said)
 		if all.wrong == "" {
 			all.wrong = s.wrong
 		}
@@ -190,7 +197,7 @@ func (r *run) result(m *meter) *bench.Result {
 	s := r.rec.sum()
 	res := &bench.Result{
 		Elapsed: r.plan.Duration.Seconds(), Requests: s.requests, Rate: float64(s.inside) / r.plan.Duration.Seconds(),
-		Failed: maps.Clone(s.failed), Wrong: s.wrong, Latency: stats.Fine(), Failing: s.failing, Versions: s.versions, Slot: r.plan.Slot().Seconds(),
+		Failed: s.failed, Said: s.said, Wrong: s.wrong, Latency: stats.Fine(), Failing: s.failing, Versions: s.versions, Slot: r.plan.Slot().Seconds(),
 	}
 	for _, v := range s.versions {
 		res.Latency.Add(v.Latency)

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"sluice.dev/bench"
+	"sluice.dev/bench/ask"
+	"sluice.dev/bench/local"
+	"sluice.dev/bench/stats"
+	"sluice.dev/bench/wide"
+)
+
+// overload asks for more than a version can do, first with one request at a time
+// on its only slot, then with as many as batch well.
+func overload(s *stage) error {
+	path := filepath.Join(s.dir, "wide.onnx")
+	if err := wide.Write(path); err != nil {
+		return err
+	}
+	for _, kind := range []struct{ name, more string }{
+		{"serial", ", maxConcurrentRequestsPerContainer: 1, maxQueueWaitMs: 500"},
+		{"batched", ", maxQueueWaitMs: 500"},
+	} {
+		if err := s.overload(kind.name, path, kind.more); err != nil {
+			return fmt.Errorf("%s: %w", kind.name, err)
+		}
+	}
+	return nil
+}
+
+func (s *stage) overload(name, model, more string) error {
+	file, err := local.WriteEndpoint(s.dir, name, model, more)
+	if err != nil {
+		return err
+	}
+	server, err := s.Sluice(s.dir, file, "--cpu-slots", "1")
+	if err != nil {
+		return err
+	}
+	defer server.Process.Kill()
+	row := ask.Row{Endpoint: name, Input: "x", Width: wide.Inputs, Key: local.Key}
+	item, pid := row.Raw(), server.Process.PID()
+	one, err := s.closed(server.Address, 1, pid, item)
+	if err != nil {
+		return err
+	}
+	before, err := s.closed(server.Address, 128, pid, item)
+	if err != nil {
+		return err
+	}
+	s.note("%s: capacity %.0f per second", name, before.Rate)
+	overloaded, err := s.open(server.Address, *over*before.Rate, 12_000, 4*length(), pid, item)
+	if err != nil {
+		return err
+	}
+	after, err := s.closed(server.Address, 128, pid, item)
+	if err != nil {
+		return err
+	}
+	s.judge(name, one, before, overloaded, after)
+	return nil
+}
+
+// judge compares an overload with the capacity before and after it: the machine's
+// pace drifts.
+func (s *stage) judge(name string, one, before, over, after *bench.Result) {
+	capacity := (before.Rate + after.Rate) / 2
+	s.tell(name+": capacity before, after", "%.0f, %.0f per second", before.Rate, after.Rate)
+	s.tell(name+": offered for "+(4*length()).String(), "%.0f per second; %s of %d", over.Offered, failures(over), over.Requests)
+	goodput := over.Rate / capacity
+	s.hold(name+": goodput", "95% of capacity", goodput >= 0.95, "%.0f per second, %.1f%%", over.Rate, 100*goodput)
+	// An admitted request waits for 500 ms at most; then it is served together with
+	// what is under way, which takes as long as a request takes at capacity.
+	service := max(one.Latency.At(99), before.Latency.At(99))
+	limit := 500*time.Millisecond + service
+	p99 := over.Latency.At(99)
+	s.hold(name+": p99 of the admitted", fmt.Sprintf("%.0f ms: 500 and the service time", stats.Millis(limit)), p99 <= limit, "%.0f ms, p50 %.0f ms", stats.Millis(p99), stats.Millis(over.Latency.At(50)))
+	refused := over.Failing
+	s.hold(name+": refused in", "1 ms at the median", refused.Count() > 0 && refused.At(50) <= time.Millisecond,
+		"%.2f ms, p99 %.1f ms", stats.Millis(refused.At(50)), stats.Millis(refused.At(99)))
+	only := over.Errors() == over.Failed["status 503"]
+	s.note("%s: %s", name, over.Said["status 503"])
+	s.hold(name+": nothing but 503", "all refusals", only, "%s", failures(over))
+	s.tell(name+": the generator was late", "%.2f%% of the requests by more than %v, p99 %.1f ms; CPU %.0f%% of the cores, the server's %.0f%%",
+		100*over.Client.Late, bench.LateAfter, stats.Millis(over.Client.Lag.At(99)), 100*over.Client.Share, 100*over.ServerCPU*over.Offered/1e6/float64(runtime.NumCPU()))
+}

@@ -137,7 +137,7 @@ func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, ite
 		return nil, err
 	}
 	t.pids = []int{one.PID()}
-	return t, local.Listening(t.address)
+	return t, one.Listening(t.address)
 }
 
 func haproxy(p *local.Processes, dir, upstream string) (int, string, error) {
@@ -187,5 +187,5 @@ func proxy(p *local.Processes, dir, name, at string, args []string, config strin
 	if err != nil {
 		return 0, "", err
 	}
-	return one.PID(), at, local.Listening(at)
+	return one.PID(), at, one.Listening(at)
 }

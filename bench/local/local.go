@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -26,7 +25,8 @@ type Processes struct {
 // Process is one that was started.
 type Process struct {
 	cmd  *exec.Cmd
-	once sync.Once
+	out  bytes.Buffer  // readable once it is gone
+	gone chan struct{} // closed when it has ended
 }
 
 // PID is the process's id.
@@ -38,28 +38,26 @@ func (p *Process) Signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
 // Kill ends the process at once (SIGKILL), and waits until it is gone.
 func (p *Process) Kill() {
 	p.Signal(syscall.SIGKILL)
-	p.wait()
+	<-p.gone
 }
 
-func (p *Process) wait() { p.once.Do(func() { _ = p.cmd.Wait() }) }
-
 // Start starts a program, which dies with this one.
-func (p *Processes) Start(name string, args ...string) (*Process, error) {
+func (ps *Processes) Start(name string, args ...string) (*Process, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "BENCH_KEY="+Key)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second // a child may outlive its parent, and hold its output
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if os.Getenv("BENCH_VERBOSE") != "" {
-		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	}
+	p := &Process{cmd: cmd, gone: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = &p.out, &p.out
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	one := &Process{cmd: cmd}
-	p.list = append(p.list, one)
-	return one, nil
+	ps.list = append(ps.list, p)
+	go func() { // ends with the process, for which Stop waits
+		_ = cmd.Wait()
+		close(p.gone)
+	}()
+	return p, nil
 }
 
 // Stop ends all, gently at first: a peer ends its own children.
@@ -70,7 +68,7 @@ func (p *Processes) Stop() {
 	}
 	for _, one := range p.list {
 		end := time.AfterFunc(2*time.Second, func() { one.Signal(syscall.SIGKILL) })
-		one.wait()
+		<-one.gone
 		end.Stop()
 	}
 }
@@ -100,7 +98,7 @@ func (p *Processes) front(name string, args []string) (*Server, error) {
 	if s.Process, err = p.Start(filepath.Join(p.Bin, name), args...); err != nil {
 		return nil, err
 	}
-	return s, Ready("http://" + admin + "/readyz")
+	return s, s.Process.Ready("http://" + admin + "/readyz")
 }
 
 // Scorer starts a scorer that listens on a lane's address.
@@ -120,36 +118,35 @@ func Free() string {
 
 const patience = 60 * time.Second
 
-// poll asks until it hears yes.
-func poll(ask func() bool) bool {
+// poll asks until it hears yes, unless the process ends first.
+func (p *Process) poll(ask func() bool) error {
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if ask() {
-			return true
+			return nil
+		}
+		select {
+		case <-p.gone:
+			return fmt.Errorf("%s ended: %s", p.cmd.Path, bytes.TrimSpace(p.out.Bytes()))
+		default:
 		}
 	}
-	return false
+	return fmt.Errorf("%s is not ready after %v", p.cmd.Path, patience)
 }
 
 // Listening waits until address accepts.
-func Listening(address string) error {
-	if !poll(func() bool {
+func (p *Process) Listening(address string) error {
+	return p.poll(func() bool {
 		c, err := net.Dial("tcp", address)
 		return err == nil && c.Close() == nil
-	}) {
-		return fmt.Errorf("nobody listens on %s", address)
-	}
-	return nil
+	})
 }
 
 // Ready waits until url answers 200.
-func Ready(url string) error {
-	if !poll(func() bool {
+func (p *Process) Ready(url string) error {
+	return p.poll(func() bool {
 		r, err := http.Get(url)
 		return err == nil && r.Body.Close() == nil && r.StatusCode == http.StatusOK
-	}) {
-		return fmt.Errorf("%s does not get ready", url)
-	}
-	return nil
+	})
 }
 
 // WriteEndpoint writes a specification of one version, and returns its path. The

@@ -36,50 +36,69 @@ func endpoints(s *stage) error {
 	return s.reload(large, all)
 }
 
-// house is a server, and the file that it serves.
+// house is a server, and the folder that it serves.
 type house struct {
 	*local.Server
-	file string
-	list []byte
+	folder string
+	first  []byte // what its first file says
 }
+
+const perFile = 500 // endpoints; a file may have 1 MiB
 
 func (s *stage) house(name string, n int) (*house, error) {
 	model, err := digits()
 	if err != nil {
 		return nil, err
 	}
+	h := &house{folder: filepath.Join(s.dir, name)}
+	if err := os.Mkdir(h.folder, 0o700); err != nil {
+		return nil, err
+	}
+	for from := 0; from < n; from += perFile {
+		text := listing(model, from, min(n, from+perFile))
+		if from == 0 {
+			h.first = text
+		}
+		if err := os.WriteFile(filepath.Join(h.folder, fmt.Sprintf("%d.yaml", from)), text, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	began := time.Now()
+	if h.Server, err = s.Sluice(filepath.Join(s.dir, name+"-state"), h.folder); err != nil {
+		return nil, err
+	}
+	s.tell(fmt.Sprintf("%d endpoints of 6 versions: start, memory", n), "%.1f s, %d MB (RSS)", time.Since(began).Seconds(), proc.RSS([]int{h.Process.PID()})>>20)
+	return h, nil
+}
+
+// listing is the specification of some endpoints.
+func listing(model string, from, to int) []byte {
 	var b bytes.Buffer
-	for i := range n {
+	for i := from; i < to; i++ {
 		fmt.Fprintf(&b, "---\napiVersion: sluice.dev/v1alpha1\nkind: Endpoint\nmetadata: {name: e%d}\nspec:\n  auth: {mode: key, keys: {primary: {env: BENCH_KEY}}}\n  versions:\n", i)
 		for v := range 6 {
 			fmt.Fprintf(&b, "    - {name: v%d, model: %s, accelerator: \"null\", trafficPercentile: %d}\n", v, model, 10+v)
 		}
 	}
-	h := &house{file: filepath.Join(s.dir, name+".yaml"), list: b.Bytes()}
-	if err := os.WriteFile(h.file, h.list, 0o600); err != nil {
-		return nil, err
-	}
-	state := filepath.Join(s.dir, name)
-	began := time.Now()
-	if h.Server, err = s.Sluice(state, h.file); err != nil {
-		return nil, err
-	}
-	s.tell(fmt.Sprintf("%d endpoints of 6 versions: start, memory", n), "%.1f s, %d MB (RSS; %d bytes of YAML)", time.Since(began).Seconds(), proc.RSS([]int{h.Process.PID()})>>20, b.Len())
-	return h, nil
+	return b.Bytes()
 }
 
 // lookup compares the CPU time of a request to the only endpoint with that of
-// requests to one of many, and to all of them in turn.
+// requests to one of many, and to all of them in turn. One connection asks: requests
+// that come together would be batched where they are for one endpoint alone.
 func (s *stage) lookup(small, large *house, all []bench.Item) error {
+	if _, err := s.closed(large.Address, busy, large.Process.PID(), all...); err != nil { // warms up
+		return err
+	}
 	var one, ofMany, each series
 	for range *rounds {
-		if err := one.add(s.closed(small.Address, busy, small.Process.PID(), all[0])); err != nil {
+		if err := one.add(s.closed(small.Address, 1, small.Process.PID(), all[0])); err != nil {
 			return err
 		}
-		if err := ofMany.add(s.closed(large.Address, busy, large.Process.PID(), all[len(all)/2])); err != nil {
+		if err := ofMany.add(s.closed(large.Address, 1, large.Process.PID(), all[len(all)/2])); err != nil {
 			return err
 		}
-		if err := each.add(s.closed(large.Address, busy, large.Process.PID(), all...)); err != nil {
+		if err := each.add(s.closed(large.Address, 1, large.Process.PID(), all...)); err != nil {
 			return err
 		}
 	}
@@ -93,19 +112,19 @@ const reloadRate = 2000 // requests per second while the specification is reload
 
 // reload changes a percentile while requests come at a steady rate.
 func (s *stage) reload(large *house, all []bench.Item) error {
-	pid, d := large.Process.PID(), 4*length()
+	pid, d := large.Process.PID(), 20*time.Second
 	quiet, err := s.open(large.Address, reloadRate, 1000, d, pid, all...)
 	if err != nil {
 		return err
 	}
 	served := make(chan time.Duration, 1)
-	timer := time.AfterFunc(time.Second+d/4, func() { served <- s.change(large) }) // the warm-up comes first
+	timer := time.AfterFunc(2*time.Second, func() { served <- s.change(large) }) // a warm-up of 1 s comes first
 	during, err := s.open(large.Address, reloadRate, 1000, d, pid, all...)
 	if timer.Stop() || err != nil {
 		return err
 	}
 	took := <-served
-	s.hold("a changed percentile is served", fmt.Sprintf("within the %v of the load", d*3/4), took > 0 && took < d*3/4, "after %.1f s, up to 1 s of which until the change is seen", took.Seconds())
+	s.hold("a changed percentile is served", "while the load lasts", took > 0 && took < d-2*time.Second, "after %.1f s, up to 1 s of which until the change is seen", took.Seconds())
 	s.hold(fmt.Sprintf("lost in a reload, of %d requests at %d per second", during.Requests, reloadRate), "none", during.Errors() == 0, "%s", failures(during))
 	p := func(r *bench.Result, percent float64) float64 { return stats.Millis(r.Latency.At(percent)) }
 	s.hold("slowest request in a reload", "50 ms", p(during, 100) <= 50, "%.1f ms, p99 %.2f ms; without a reload %.1f ms, p99 %.2f ms", p(during, 100), p(during, 99), p(quiet, 100), p(quiet, 99))
@@ -117,9 +136,9 @@ func (s *stage) reload(large *house, all []bench.Item) error {
 // generation is served; 0 if none ever is.
 func (s *stage) change(h *house) time.Duration {
 	before, began := s.generation(h), time.Now()
-	changed := bytes.Replace(h.list, []byte("trafficPercentile: 10}"), []byte("trafficPercentile: 11}"), 1)
-	next := h.file + ".next"
-	if os.WriteFile(next, changed, 0o600) != nil || os.Rename(next, h.file) != nil || before == "" {
+	changed := bytes.Replace(h.first, []byte("trafficPercentile: 10}"), []byte("trafficPercentile: 11}"), 1)
+	next := filepath.Join(h.folder, "next")
+	if os.WriteFile(next, changed, 0o600) != nil || os.Rename(next, filepath.Join(h.folder, "0.yaml")) != nil || before == "" {
 		return 0
 	}
 	ticks := time.NewTicker(20 * time.Millisecond)

@@ -148,7 +148,7 @@ func (s *stage) haproxies() ([]asked, error) {
 	}
 	for i := range list {
 		list[i].pid = p.PID()
-		if err := local.Listening(list[i].address); err != nil {
+		if err := p.Listening(list[i].address); err != nil {
 			return nil, err
 		}
 		if err := s.rejects(list[i]); i > 0 && err != nil {

@@ -72,6 +72,7 @@ var order = map[string][]string{
 	"bench/load":         {"bench", "bench/client", "bench/proc", "bench/stats"},
 	"bench/ask":          {"bench"},
 	"bench/local":        {},
+	"bench/report":       {"bench", "bench/stats"},
 	"bench/wide":         {},
 	"bench/models":       {"accel/ort/library/wheel"},
 	"bench/models/fetch": {"bench/models"},

@@ -3,10 +3,7 @@ package ask
 
 import (
 	"bytes"
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
-	"math"
 	"strconv"
 
 	"sluice.dev/bench"
@@ -52,28 +49,22 @@ func (r *Row) headers(more ...string) []string {
 	return more
 }
 
+func (r *Row) inputs() Inputs {
+	return Inputs{Tensors: []Tensor{{r.Input, "FP32", []int64{1, int64(r.Width)}}}, Nth: r.Nth}
+}
+
 // JSON asks in JSON.
 func (r *Row) JSON() bench.Item {
-	values := make([]int, r.Width)
-	for i := range values {
-		values[i] = r.value(i)
-	}
-	data, _ := json.Marshal(values) // of integers: cannot fail
-	body := fmt.Appendf(nil, `{"inputs":[{"name":%q,"shape":[1,%d],"datatype":"FP32","data":%s}]}`, r.Input, r.Width, data)
-	return bench.Item{Name: r.Endpoint + ", JSON", Wire: Post("bench", Infer(r.Endpoint), r.headers("Content-Type: application/json"), body)}
+	in := r.inputs()
+	return bench.Item{Name: r.Endpoint + ", JSON", Wire: Post("bench", Infer(r.Endpoint), r.headers("Content-Type: application/json"), in.JSON())}
 }
 
 // Raw asks with raw tensors, and for such as the answer.
 func (r *Row) Raw() bench.Item {
-	row := make([]byte, 0, 4*r.Width)
-	for i := range r.Width {
-		row = binary.LittleEndian.AppendUint32(row, math.Float32bits(float32(r.value(i))))
-	}
-	head := fmt.Appendf(nil, `{"inputs":[{"name":%q,"shape":[1,%d],"datatype":"FP32","parameters":{"binary_data_size":%d}}],"parameters":{"binary_data_output":true}}`, r.Input, r.Width, len(row))
-	return bench.Item{Name: r.Endpoint + ", binary", Wire: Post("bench", Infer(r.Endpoint), r.headers(HeadLength(len(head))), append(head, row...))}
+	in := r.inputs()
+	head, body := in.Binary()
+	return bench.Item{Name: r.Endpoint + ", binary", Wire: Post("bench", Infer(r.Endpoint), r.headers(HeadLength(head)), body)}
 }
-
-func (r *Row) value(i int) int { return (i*7 + r.Nth) % 17 }
 
 // HeadLength is the header that says how much JSON comes before raw tensors.
 func HeadLength(n int) string { return "Inference-Header-Content-Length: " + strconv.Itoa(n) }

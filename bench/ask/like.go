@@ -29,17 +29,16 @@ func Like(want []byte) func(*bench.Answer) error {
 }
 
 func like(at string, got, want any) error {
-	differs := fmt.Errorf("%s is %.100v, want %.100v", at, got, want)
 	switch w := want.(type) {
 	case float64:
 		if g, ok := got.(float64); ok && math.Abs(g-w) <= tolerance*max(1, math.Abs(w)) {
 			return nil
 		}
-		return differs
+		return differs(at, got, want)
 	case []any:
 		g, ok := got.([]any)
 		if !ok || len(g) != len(w) {
-			return differs
+			return differs(at, got, want)
 		}
 		for i := range w {
 			if err := like(fmt.Sprintf("%s[%d]", at, i), g[i], w[i]); err != nil {
@@ -50,7 +49,7 @@ func like(at string, got, want any) error {
 	case map[string]any:
 		g, ok := got.(map[string]any)
 		if !ok {
-			return differs
+			return differs(at, got, want)
 		}
 		for name := range w {
 			if err := like(at+"."+name, g[name], w[name]); err != nil {
@@ -60,7 +59,11 @@ func like(at string, got, want any) error {
 		return nil
 	}
 	if got != want {
-		return differs
+		return differs(at, got, want)
 	}
 	return nil
+}
+
+func differs(at string, got, want any) error {
+	return fmt.Errorf("%s is %.100s, want %.100s", at, fmt.Sprint(got), fmt.Sprint(want))
 }

@@ -15,6 +15,6 @@ func main() {
 endpoint between up to six versions of a model, batches what waits, and answers in
 Azure ML's form or the Open Inference Protocol's.`,
 	}
-	root.AddCommand(serveCommand(), serviceCommand(), endpointCommand(), validateCommand(), schemaCommand(), runtimeCommand(), cli.VersionCommand())
+	root.AddCommand(serveCommand(), serviceCommand(), endpointCommand(), validateCommand(), schemaCommand(), benchCommand(), runtimeCommand(), cli.VersionCommand())
 	cli.Main(root)
 }

@@ -102,7 +102,9 @@ func (r *Report) draw(title, x string, lines [][]point) chart {
 		low, high = 1, 1
 	}
 	from, to := math.Floor(math.Log10(low)), math.Floor(math.Log10(high))+1
-	up := func(v float64) float64 { return bottom - (bottom-top)*(math.Log10(max(v, low))-from)/(to-from) }
+	up := func(v float64) float64 {
+		return bottom - (bottom-top)*(math.Log10(max(v, math.Pow(10, from)))-from)/(to-from)
+	}
 	c := chart{Title: title, X: x, Y: "ms"}
 	for d := from; d <= to; d++ {
 		c.Up = append(c.Up, mark{up(math.Pow(10, d)), number(math.Pow(10, d))})

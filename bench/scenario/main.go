@@ -33,6 +33,7 @@ var scenarios = map[string]func(*stage) error{
 	"endpoints": endpoints,
 	"kill":      kill,
 	"jwt":       jwt,
+	"generator": generator,
 }
 
 var (
@@ -40,6 +41,7 @@ var (
 	seconds  = flag.Float64("seconds", 2, "length of one measurement; an overload lasts four times as long")
 	rounds   = flag.Int("rounds", 5, "how often each measurement is made")
 	over     = flag.Float64("over", 2, "rate of an overload, in capacities")
+	echo     = flag.String("echo", "", "internal: serve an echo at this address")
 	many     = flag.Int("many", 10_000, "idle connections, or endpoints")
 )
 
@@ -50,6 +52,9 @@ func main() {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
+	if *echo != "" {
+		log.Fatal(serveEcho(*echo))
+	}
 	scenario := scenarios[flag.Arg(0)]
 	if flag.NArg() != 1 || scenario == nil {
 		flag.Usage()

@@ -3,6 +3,7 @@ package main
 import (
 	"runtime"
 	"sync"
+	"time"
 
 	"sluice.dev/bench"
 	"sluice.dev/bench/client"
@@ -11,7 +12,11 @@ import (
 	"sluice.dev/bench/stats"
 )
 
-const busy = 32 // connections beside the idle ones
+const (
+	busy   = 32   // connections beside the idle ones
+	slowly = 1000 // connections per second, in the first round
+	settle = 3 * time.Second
+)
 
 // idle holds connections that have asked once and are kept alive, and compares a load
 // beside them with the load alone.
@@ -38,13 +43,16 @@ func idle(s *stage) error {
 	}
 	var alone, beside series
 	var bytes []float64
-	for range *rounds {
+	for round := range *rounds {
 		if err := alone.add(s.closed(server.Address, busy, pid, item)); err != nil {
 			return err
 		}
 		before := proc.RSS([]int{pid})
-		conns, err := s.park(server.Address, item)
+		conns, err := s.park(server.Address, item, round == 0)
 		if err != nil {
+			return err
+		}
+		if err := s.wait(settle); err != nil {
 			return err
 		}
 		bytes = append(bytes, float64(proc.RSS([]int{pid})-before)/float64(*many))
@@ -57,21 +65,29 @@ func idle(s *stage) error {
 		}
 	}
 	// Memory that was taken for connections is used again: only the first round shows
-	// what they cost.
-	s.hold("memory of an idle connection", "8192 bytes", bytes[0] > 0 && bytes[0] <= 8<<10, "%.0f bytes (RSS, %d connections, first round)", bytes[0], *many)
+	// what they cost. The second shows what a burst adds to that.
+	s.hold("memory of an idle connection", "8192 bytes", bytes[0] > 0 && bytes[0] <= 8<<10, "%.0f bytes (RSS; %d connections, opened at %d per second)", bytes[0], *many, slowly)
+	if len(bytes) > 1 {
+		s.tell("what opening all at once adds", "%.0f bytes for each (RSS)", bytes[1])
+	}
 	s.same("CPU per request beside them", beside.cpu, alone.cpu)
 	s.same("requests per second alone, against beside them", alone.rate, beside.rate)
 	s.hold("errors", "none", alone.errors+beside.errors == 0, "%d", alone.errors+beside.errors)
 	return nil
 }
 
-// park opens idle connections, each of which has had an answer.
-func (s *stage) park(address string, item bench.Item) ([]bench.Conn, error) {
+// park opens idle connections, each of which has had an answer; paced: slowly.
+func (s *stage) park(address string, item bench.Item, paced bool) ([]bench.Conn, error) {
+	tick := time.NewTicker(time.Second / slowly)
+	defer tick.Stop()
 	conns, fails := make([]bench.Conn, *many), make([]error, runtime.NumCPU())
 	var wg sync.WaitGroup
 	for worker := range fails {
 		wg.Go(func() {
 			for i := worker; i < *many && fails[worker] == nil; i += len(fails) {
+				if paced {
+					<-tick.C
+				}
 				conns[i], fails[worker] = s.parked(address, &item)
 			}
 		})

@@ -84,6 +84,12 @@ func (s *stage) judge(name string, one, before, over, after *bench.Result) {
 	only := over.Errors() == over.Failed["status 503"]
 	s.note("%s: %s", name, over.Said["status 503"])
 	s.hold(name+": nothing but 503", "all refusals", only, "%s", failures(over))
-	s.tell(name+": the generator was late", "%.2f%% of the requests by more than %v, p99 %.1f ms; CPU %.0f%% of the cores, the server's %.0f%%",
-		100*over.Client.Late, bench.LateAfter, stats.Millis(over.Client.Lag.At(99)), 100*over.Client.Share, 100*over.ServerCPU*over.Offered/1e6/float64(runtime.NumCPU()))
+	s.tell(name+": the generator was late", "%.2f%% of the requests by more than %v, p99 %.1f ms; it used %.0f%% of the cores", 100*over.Client.Late, bench.LateAfter, stats.Millis(over.Client.Lag.At(99)), 100*over.Client.Share)
+	// Where the server got less of the cores than at capacity, others had them.
+	s.tell(name+": the server's share of the cores", "%.0f%% at capacity, %.0f%% overloaded", cores(before, before.Rate), cores(over, over.Offered))
+}
+
+// cores is the percentage of the machine's cores that the server used.
+func cores(r *bench.Result, answers float64) float64 {
+	return 100 * r.ServerCPU * answers / 1e6 / float64(runtime.NumCPU())
 }

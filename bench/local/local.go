@@ -93,7 +93,7 @@ func (p *Processes) Gateway(dir, file string, flags ...string) (*Server, error) 
 
 func (p *Processes) front(name string, args []string) (*Server, error) {
 	s, admin := &Server{Address: Free(), Management: Free()}, Free()
-	args = append(args, "--http", s.Address, "--grpc", "", "--metrics", admin, "--management", s.Management)
+	args = append(args, "--http", s.Address, "--metrics", admin, "--management", s.Management, "--grpc", "")
 	var err error
 	if s.Process, err = p.Start(filepath.Join(p.Bin, name), args...); err != nil {
 		return nil, err

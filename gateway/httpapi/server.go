@@ -183,7 +183,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.down = true
 	for _, l := range s.listeners {
-		_ = l.Close() // the library tells of errors
+		_ = l.Close() // an error means that it is closed already
 	}
 	s.mu.Unlock()
 	s.watch.evictAll()

@@ -649,6 +649,10 @@ func TestReloadsLoseNoRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGHUP)
+	eventually(t, "refused", func() bool {
+		a, err := call("GET", "http://"+admin+"/metrics", nil)
+		return err == nil && strings.Contains(string(a.body), "\nsluice_config_stale 1\n")
+	})
 	count(t, base, 50)
 	if got := l.end(); l.broken.Load() > 0 || got[200] != l.asked.Load() {
 		t.Errorf("of %d requests %v, %d broken; want all 200", l.asked.Load(), got, l.broken.Load())

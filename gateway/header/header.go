@@ -3,7 +3,6 @@
 package header
 
 import (
-	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
 
@@ -36,12 +35,12 @@ func Bearer[T string | []byte](v T) T {
 // versions to come add to version 00 is passed over, as they want it.
 // Source: https://www.w3.org/TR/trace-context/#traceparent-header
 func Trace(v []byte) (t scorer.Trace) {
-	if len(v) < 55 || v[2] != '-' || v[35] != '-' || v[52] != '-' || bytes.ContainsAny(v[:55], "ABCDEF") {
+	if len(v) < 55 || v[2] != '-' || v[35] != '-' || v[52] != '-' {
 		return t
 	}
 	var version, flags [1]byte
 	for _, part := range []struct{ dst, src []byte }{{version[:], v[:2]}, {t.TraceID[:], v[3:35]}, {t.SpanID[:], v[36:52]}, {flags[:], v[53:55]}} {
-		if _, err := hex.Decode(part.dst, part.src); err != nil {
+		if _, err := hex.Decode(part.dst, part.src); err != nil || upper(part.src) {
 			return scorer.Trace{}
 		}
 	}
@@ -51,6 +50,16 @@ func Trace(v []byte) (t scorer.Trace) {
 	}
 	t.Flags = flags[0]
 	return t
+}
+
+// upper reports whether hexadecimal digits have a letter in upper case.
+func upper(digits []byte) bool {
+	for _, c := range digits {
+		if c <= 'F' && c >= 'A' {
+			return true
+		}
+	}
+	return false
 }
 
 // AppendTrace appends a trace context as the W3C's headers have it.

@@ -328,12 +328,18 @@ func quotedIn(b []byte) int {
 
 // token says which bytes a name may have.
 // Source: https://www.rfc-editor.org/rfc/rfc9110#name-tokens
-var token = func() (t [256]bool) {
-	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
-		t[c] = true
+var token = bytesOf("!#$%&'*+-.^_`|~" + alphanumeric)
+
+const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// bytesOf says of each byte whether it is in set.
+func bytesOf(set string) *[256]bool {
+	var t [256]bool
+	for i := range len(set) {
+		t[set[i]] = true
 	}
-	return t
-}()
+	return &t
+}
 
 // tokenIn is how many bytes of a name b begins with.
 func tokenIn(b []byte) int {
@@ -402,6 +408,12 @@ func cleanTarget(target []byte) bool {
 	return true
 }
 
+// What the name and the address of a host may have.
+var (
+	hostName    = bytesOf("-._~" + alphanumeric)
+	hostAddress = bytesOf(":.0123456789abcdefABCDEF")
+)
+
 // cleanHost wants a name or an address, and maybe a port.
 func cleanHost(host []byte) bool {
 	name, port := host, []byte(nil)
@@ -417,10 +429,17 @@ func cleanHost(host []byte) bool {
 		return false
 	}
 	if name[0] == '[' {
-		return len(name) > 2 && bytes.IndexByte(name, ']') == len(name)-1 && allIn(name[1:len(name)-1], "0123456789abcdefABCDEF:.")
+		return len(name) > 2 && bytes.IndexByte(name, ']') == len(name)-1 && allIn(name[1:len(name)-1], hostAddress)
 	}
-	return allIn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_~")
+	return allIn(name, hostName)
 }
 
-// allIn reports whether b has characters of set only.
-func allIn(b []byte, set string) bool { return len(bytes.Trim(b, set)) == 0 }
+// allIn reports whether b has bytes of set only.
+func allIn(b []byte, set *[256]bool) bool {
+	for _, c := range b {
+		if !set[c] {
+			return false
+		}
+	}
+	return true
+}

@@ -266,6 +266,7 @@ func hops(served, last taker, add func(int, string, string)) {
 	} {
 		served(fmt.Sprintf("with %.40q", lines), score+lines+three, "abc")
 	}
+	served("HTTP/1.0 that stays", old(score)+"Connection: keep-alive\r\n"+three, "abc")
 	last("the end of the connection", score+"Connection: close\r\n"+three, "abc")
 	last("the end of the connection, and another option", score+"Connection: keep-alive, close\r\n"+three, "abc")
 	for _, e := range []string{"200-ok", "100-continue, x", "x", ""} {

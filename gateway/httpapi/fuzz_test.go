@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,4 +94,33 @@ func FuzzRequestsAreWhatOthersTakeThemFor(f *testing.F) {
 			}
 		}
 	})
+}
+
+// endless is a connection on which the same request comes over and over, n times.
+type endless struct {
+	wire
+	request []byte
+	n, at   int
+}
+
+func (e *endless) Read(b []byte) (int, error) {
+	if e.n == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, e.request[e.at:])
+	if e.at += n; e.at == len(e.request) {
+		e.at = 0
+		e.n--
+	}
+	return n, nil
+}
+
+// BenchmarkRequest is a request's whole way through this package and the path,
+// without a system call.
+func BenchmarkRequest(b *testing.B) {
+	_, s := serve(b, Config{})
+	w := &endless{request: []byte(strings.Replace(typical, "digits", "e", 1) + strings.Repeat("a", 300)), n: b.N}
+	b.ReportAllocs()
+	b.ResetTimer()
+	_ = s.http.ServeConn(&conn{Conn: w, raw: w, watch: s.watch, frame: s.framer()}) // the end of w
 }

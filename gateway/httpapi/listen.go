@@ -46,6 +46,14 @@ func (l listener) Accept() (net.Conn, error) {
 	}
 }
 
+// Close implements net.Listener. It may be called twice.
+func (l listener) Close() error {
+	if err := l.Listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
 // accept waits where the system has no descriptor or memory to give just then: it
 // will, when a connection is closed.
 func (l listener) accept() (net.Conn, error) {

@@ -10,6 +10,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"sluice.dev/gateway"
 )
 
 // An idle connection has no goroutine and no buffer, and its next request is
@@ -65,6 +67,26 @@ func TestHalfARequestIsNotParked(t *testing.T) {
 	}
 	if status, body := answer(t, r); status != 200 || body != "abc" {
 		t.Errorf("answered %d %q", status, body)
+	}
+}
+
+// A server that is shut down before it serves does not serve.
+func TestShutdownMayComeFirst(t *testing.T) {
+	path := gateway.NewPath(gateway.Config{})
+	defer path.Close()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, served := New(path, Config{}), make(chan error, 1)
+		go func() { served <- s.Serve(l) }()
+		if err := s.Shutdown(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-served; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -91,6 +92,10 @@ type Server struct {
 	turns    chan struct{} // of TLS handshakes
 	large    large
 	draining atomic.Bool
+
+	mu        sync.Mutex
+	listeners []net.Listener
+	down      bool // nothing is served any more
 }
 
 // New makes a server of p. Shutdown ends it.
@@ -133,6 +138,9 @@ func (silent) Printf(string, ...any) {}
 
 // Serve serves l until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
+	if !s.open(l) {
+		return nil
+	}
 	p, err := newPoller(s.watch)
 	if err != nil {
 		return err
@@ -148,6 +156,19 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
+// open keeps l, so that Shutdown closes it whether the library knows it by then or
+// not. False: Shutdown came first.
+func (s *Server) open(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		_ = l.Close() // nobody has connected that was promised anything
+		return false
+	}
+	s.listeners = append(s.listeners, l)
+	return true
+}
+
 // Drain makes the server report that it is not ready, while it goes on serving.
 func (s *Server) Drain() { s.draining.Store(true) }
 
@@ -159,6 +180,12 @@ func (s *Server) Ready() bool { return !s.draining.Load() && s.path.Snapshot().R
 // every connection is closed, or with ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
+	s.mu.Lock()
+	s.down = true
+	for _, l := range s.listeners {
+		_ = l.Close() // an error means that it is closed already
+	}
+	s.mu.Unlock()
 	s.watch.evictAll()
 	defer s.watch.close()
 	return s.http.ShutdownWithContext(ctx)

@@ -175,6 +175,7 @@ func (p *Pool) resize() {
 		p.lost = 0
 	case p.lost == 0:
 		p.lost = now
+		p.gate.Forget() // who comes back may be faster
 	}
 	p.admit()
 }

@@ -116,6 +116,9 @@ func (g *Gate) Depart() { g.busy-- }
 // Resize changes how many may be in flight.
 func (g *Gate) Resize(slots int) { g.slots = slots }
 
+// Forget drops what was measured of how fast the queue moves.
+func (g *Gate) Forget() { g.drain = drain{since: g.drain.since} }
+
 // Grantable reports whether Grant would name somebody.
 func (g *Gate) Grantable() bool { return g.waiting > 0 && g.busy < g.slots }
 

@@ -51,6 +51,8 @@ func (s *script) do(words []string) string {
 	case "depart":
 		s.gate.Depart()
 		result = s.granted(s.gate.Grant(s.now))
+	case "forget":
+		s.gate.Forget()
 	case "leave":
 		result = fmt.Sprint(s.gate.Leave(s.places[words[1]]))
 	case "resize":

@@ -6,20 +6,26 @@ import (
 	"sluice.dev/scorer"
 )
 
-// drain measures how fast a queue moves while there is one, in slices of time:
-// slots come back in bursts, so the time between two of them says little.
+// drain measures how fast a queue moves while there is one and there are slots: the
+// time and the grants of the last while. Slots come back in bursts, so the time
+// between two grants says little, and so does a single stop.
 type drain struct {
-	gap    time.Duration  // between two grants, lately; 0 is not known
-	since  scorer.Instant // when the slice began; 0 while nobody waits
-	grants int            // in the slice
+	spent  time.Duration  // with a queue, up to since
+	grants int            // meanwhile
+	since  scorer.Instant // of the last grant, or beginning; 0 while nobody waits
 }
 
-const slice = 50 * time.Millisecond // at least
+// What is measured over: the older half of more than that is forgotten.
+const (
+	longest = time.Second
+	most    = 1024 // grants
+	least   = 20 * time.Millisecond
+)
 
 // begin tells that somebody waits.
 func (d *drain) begin(now scorer.Instant) {
 	if d.since == 0 {
-		d.since, d.grants = now, 0
+		d.since = now
 	}
 }
 
@@ -28,26 +34,24 @@ func (d *drain) end() { d.since = 0 }
 
 // grant tells that the queue moved on by one.
 func (d *drain) grant(now scorer.Instant) {
-	d.grants++
-	took := now.Sub(d.since)
-	if took < slice {
-		return
+	if d.since != 0 {
+		d.spent += now.Sub(d.since)
+		d.since = now
 	}
-	gap := took / time.Duration(d.grants)
-	if d.gap != 0 {
-		gap = (gap + d.gap) / 2
+	if d.grants++; d.spent > longest || d.grants > most {
+		d.spent, d.grants = d.spent/2, d.grants/2
 	}
-	d.gap, d.since, d.grants = gap, now, 0
 }
 
-// estimate is the time between two grants. A slice that lasts says that the queue
-// has become slower.
+// estimate is the time between two grants, 0 while little is known. A stop that
+// lasts says that the queue has become slower.
 func (d *drain) estimate(now scorer.Instant) time.Duration {
-	if d.gap == 0 || d.since == 0 {
-		return d.gap
+	spent := d.spent
+	if d.since != 0 {
+		spent += now.Sub(d.since)
 	}
-	if took := now.Sub(d.since); took > slice {
-		return max(d.gap, took/time.Duration(d.grants+1))
+	if d.grants == 0 || spent < least {
+		return 0
 	}
-	return d.gap
+	return spent / time.Duration(d.grants)
 }

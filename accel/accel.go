@@ -68,9 +68,9 @@ type Call interface {
 	// Run runs the model once over the bound memory, reading it afresh, so the
 	// caller may rewrite inputs between runs.
 	Run() error
-	// Terminate makes the run that is under way return soon, with an error, where
-	// the driver can do that; runs that are short it need not. For any goroutine,
-	// until Close; without a run it does nothing.
+	// Terminate makes the run that is under way, or the next one, return soon, with
+	// an error, where the driver can do that; runs that are short it need not. The
+	// call is of no use after it. For any goroutine, until Close.
 	Terminate()
 	// Output is output i of the last run, valid until the next Run or Close.
 	Output(i int) tensor.Tensor

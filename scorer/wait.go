@@ -72,6 +72,12 @@ func (w *Waiter) Finish(t Ticket) {
 // Current is the ticket of the last Arm. For anybody.
 func (w *Waiter) Current() Ticket { return Ticket(w.state.Load() / phases) }
 
+// Wanted reports whether somebody still waits with ticket t. For anybody.
+func (w *Waiter) Wanted(t Ticket) bool {
+	s := w.state.Load()
+	return s/phases == uint64(t) && (s%phases == armed || s%phases == claimed)
+}
+
 // AbandonIf ends the wait t if it is still armed, and reports whether it was. For
 // whoever decided on what it read after Current: a later wait is not hit.
 func (w *Waiter) AbandonIf(t Ticket) bool {

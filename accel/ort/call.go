@@ -66,7 +66,7 @@ type call struct {
 
 	mu      sync.Mutex
 	options *ort.RunOptions // of runs that can be terminated; nil before one was long
-	running bool            // with options
+	over    bool            // it was terminated
 }
 
 // longRun is what a run must last so that the next ones can be terminated: they
@@ -183,6 +183,8 @@ func (c *call) strings(info *tensor.Info, t tensor.Tensor) (ort.Value, error) {
 	return v, nil
 }
 
+var errTerminated = errors.New("the run was terminated")
+
 // Run implements accel.Call.
 func (c *call) Run() error {
 	for _, f := range c.refresh {
@@ -190,8 +192,14 @@ func (c *call) Run() error {
 			return err
 		}
 	}
-	if c.options != nil {
-		return c.runTerminable()
+	c.mu.Lock()
+	options, over := c.options, c.over
+	c.mu.Unlock()
+	switch {
+	case over:
+		return errTerminated
+	case options != nil:
+		return c.runDynamic(options)
 	}
 	began := time.Now()
 	var err error
@@ -201,23 +209,16 @@ func (c *call) Run() error {
 		err = c.runDynamic(nil)
 	}
 	if err == nil && time.Since(began) >= longRun {
-		c.options, err = ort.NewRunOptions()
+		err = c.makeTerminable()
 	}
 	return err
 }
 
-// runTerminable runs with options, with which Terminate reaches the run.
-func (c *call) runTerminable() error {
+// makeTerminable gives the next runs options, with which Terminate reaches them.
+func (c *call) makeTerminable() (err error) {
 	c.mu.Lock()
-	err := c.options.UnsetTerminate()
-	c.running = true
-	c.mu.Unlock()
-	if err == nil {
-		err = c.runDynamic(c.options)
-	}
-	c.mu.Lock()
-	c.running = false
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	c.options, err = ort.NewRunOptions()
 	return err
 }
 
@@ -225,7 +226,8 @@ func (c *call) runTerminable() error {
 func (c *call) Terminate() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.running {
+	c.over = true
+	if c.options != nil {
 		_ = c.options.Terminate() // fails only where there are no options
 	}
 }

@@ -48,6 +48,9 @@ type Owner interface {
 	// wants the answer any more; else the inputs stay as they are until Release.
 	Hold(j *Job) bool
 	Release(j *Job)
+	// Wanted reports whether somebody still waits for the answer. From any goroutine,
+	// between Release and Done.
+	Wanted(j *Job) bool
 	// Done ends the job, exactly once. out has one tensor per output with this
 	// job's rows, lent until Done returns; or err says why there is none
 	// (a *scorer.Error: DeadlineExceeded and Canceled have not started).

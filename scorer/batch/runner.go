@@ -320,6 +320,17 @@ func (q *Queue) Remove(j *Job) bool {
 	return removed
 }
 
+// Abandon terminates the runs that nobody waits for. To be called when jobs that
+// Remove did not get were given up.
+func (r *Runner) Abandon() {
+	for _, w := range r.all {
+		w.abandon()
+	}
+}
+
+// Abandon terminates the runs on q's runner that nobody waits for.
+func (q *Queue) Abandon() { q.runner.Abandon() }
+
 // Waiting is how many jobs wait.
 func (q *Queue) Waiting() int {
 	q.runner.mu.Lock()

@@ -35,6 +35,7 @@ func sums(rows, width int64) *tensor.Signature {
 type summer struct {
 	sig  *tensor.Signature
 	gate chan struct{} // if not nil, every run takes one token
+	stop chan struct{} // Terminate sends one token
 	open atomic.Int64  // calls that were bound and not closed
 
 	mu   sync.Mutex
@@ -63,7 +64,11 @@ type sum struct {
 
 func (c *sum) Run() error {
 	if c.device.gate != nil {
-		<-c.device.gate
+		select {
+		case <-c.device.gate:
+		case <-c.device.stop:
+			return errors.New("terminated")
+		}
 	}
 	rows, width := int(c.in.Shape[0]), int(c.in.Shape[1])
 	c.device.mu.Lock()
@@ -85,7 +90,12 @@ func (c *sum) Run() error {
 	return nil
 }
 
-func (c *sum) Terminate()               {}
+func (c *sum) Terminate() {
+	select {
+	case c.device.stop <- struct{}{}:
+	default: // once is enough
+	}
+}
 func (c *sum) Output(int) tensor.Tensor { return c.out }
 func (c *sum) Close() error             { c.device.open.Add(-1); return nil }
 
@@ -113,8 +123,9 @@ func newCaller(width int, rows ...float32) *caller {
 	return c
 }
 
-func (c *caller) Hold(*Job) bool { return !c.gone.Load() }
-func (c *caller) Release(*Job)   {}
+func (c *caller) Hold(*Job) bool   { return !c.gone.Load() }
+func (c *caller) Release(*Job)     {}
+func (c *caller) Wanted(*Job) bool { return !c.gone.Load() }
 func (c *caller) Done(_ *Job, out []tensor.Tensor, err error) {
 	c.err, c.by = err, goroutine()
 	if err == nil {
@@ -550,10 +561,45 @@ func newWaiting(width int) *waiting {
 	return w
 }
 
-func (w *waiting) Hold(*Job) bool { return w.wait.Claim(w.ticket) }
-func (w *waiting) Release(*Job)   { w.wait.Release(w.ticket) }
+func (w *waiting) Hold(*Job) bool   { return w.wait.Claim(w.ticket) }
+func (w *waiting) Release(*Job)     { w.wait.Release(w.ticket) }
+func (w *waiting) Wanted(*Job) bool { return w.wait.Wanted(w.ticket) }
 func (w *waiting) Done(*Job, []tensor.Tensor, error) {
 	if w.wait.Claim(w.ticket) {
 		w.wait.Finish(w.ticket)
 	}
+}
+
+// A run ends when its last member has gone, and not before.
+func TestARunThatNobodyWaitsForIsTerminated(t *testing.T) {
+	device := &summer{sig: sums(-1, 3), gate: make(chan struct{}, 1), stop: make(chan struct{}, 1)}
+	q := start(t, device, 1, 4)
+	first, a, b := newCaller(3, 1), newCaller(3, 2), newCaller(3, 3)
+	q.Submit(&first.job)
+	taken(q)
+	q.Submit(&a.job)
+	q.Submit(&b.job)
+	device.gate <- struct{}{}
+	first.want(t, scorer.OK, 3)
+	taken(q)
+	a.gone.Store(true)
+	for range 1000 {
+		q.Abandon()
+		runtime.Gosched()
+	}
+	if len(device.stop) > 0 {
+		t.Error("a run that somebody waits for was terminated")
+	}
+	b.gone.Store(true)
+	for over := false; !over; {
+		q.Abandon()
+		select {
+		case <-b.done:
+			over = true
+		default:
+			runtime.Gosched()
+		}
+	}
+	a.want(t, scorer.Canceled)
+	b.want(t, scorer.Canceled)
 }

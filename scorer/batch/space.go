@@ -109,10 +109,11 @@ func (s *space) gather(seg *Segment) {
 	}
 }
 
-// run runs the gathered batch; like is any member, for the inner dimensions.
-func (s *space) run(rows int, like *Job) (accel.Call, error) {
+// call is the run of the gathered batch; like is any member, for the inner
+// dimensions.
+func (s *space) call(rows int, like *Job) (accel.Call, error) {
 	if s.fixed {
-		return s.runFixed(rows)
+		return s.fixedCall(rows)
 	}
 	s.close()
 	s.bound, s.shapes = s.bound[:0], s.shapes[:0]
@@ -132,10 +133,10 @@ func (s *space) run(rows int, like *Job) (accel.Call, error) {
 		return nil, err
 	}
 	s.open = call
-	return call, call.Run()
+	return call, nil
 }
 
-func (s *space) runFixed(rows int) (accel.Call, error) {
+func (s *space) fixedCall(rows int) (accel.Call, error) {
 	if s.calls[rows] == nil {
 		call, err := s.bind(rows)
 		if err != nil {
@@ -143,7 +144,16 @@ func (s *space) runFixed(rows int) (accel.Call, error) {
 		}
 		s.calls[rows] = call
 	}
-	return s.calls[rows], s.calls[rows].Run()
+	return s.calls[rows], nil
+}
+
+// discard gives up the call of so many rows, which was terminated.
+func (s *space) discard(rows int) {
+	if !s.fixed {
+		return // it is not kept
+	}
+	_ = s.calls[rows].Close() // frees memory only
+	s.calls[rows] = nil
 }
 
 // bind prepares a call over the first rows of the buffers.

@@ -2,6 +2,7 @@ package batch
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,8 +44,50 @@ type worker struct {
 	ended   scorer.Instant // the run
 	cut     slicer
 
-	mu     sync.Mutex // guards spaces against drop
-	spaces map[*Queue]*space
+	mu      sync.Mutex // guards spaces against drop, and the run that is under way
+	spaces  map[*Queue]*space
+	running accel.Call // nil if none is
+	members []*Job     // of it
+
+	terminated bool // running is
+}
+
+// enter tells which jobs a run is for. False: nobody waits for it any more.
+func (w *worker) enter(call accel.Call, run []Segment) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running = call
+	for i := range run {
+		w.members = append(w.members, run[i].Job)
+	}
+	return w.wanted()
+}
+
+// wanted reports whether somebody waits for the run. Holding mu.
+func (w *worker) wanted() bool {
+	return slices.ContainsFunc(w.members, func(j *Job) bool { return j.Owner.Wanted(j) })
+}
+
+// leave tells that the run is over, and reports whether it was terminated; its jobs
+// are settled after it.
+func (w *worker) leave() (terminated bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	terminated = w.terminated
+	w.running, w.terminated = nil, false
+	clear(w.members)
+	w.members = w.members[:0]
+	return terminated
+}
+
+// abandon terminates a run that nobody waits for.
+func (w *worker) abandon() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running != nil && !w.wanted() {
+		w.running.Terminate()
+		w.terminated = true
+	}
 }
 
 func (w *worker) loop() {
@@ -154,7 +197,16 @@ func (w *worker) hold(s *space, seg *Segment) bool {
 // of several is returned, its members unanswered.
 func (w *worker) runGathered(s *space, run []Segment, rows int) error {
 	gathered := scorer.Now()
-	call, err := s.run(rows, run[0].Job)
+	call, err := s.call(rows, run[0].Job)
+	if err == nil {
+		if err = errGone; w.enter(call, run) {
+			err = call.Run()
+		}
+		if w.leave() {
+			err = errGone
+			s.discard(rows)
+		}
+	}
 	if err == nil {
 		err = s.checkRows(call, rows)
 	}

@@ -48,7 +48,8 @@ func (e *echo) Handle(_ int, r *Request) {
 	e.reply(r)
 }
 
-func (e *echo) Handled() {}
+func (e *echo) Handled()  {}
+func (e *echo) Canceled() {}
 
 func (e *echo) reply(r *Request) {
 	r.Reply(&scorer.Response{Body: r.Body, HeadLength: r.HeadLength, Rows: 1, Batch: 2, Queue: 3 * time.Microsecond, Device: 4 * time.Microsecond})
@@ -335,7 +336,8 @@ func TestTheWriterOfADeadConnectionTakesNothing(t *testing.T) {
 // instant answers before Handle returns.
 type instant struct{}
 
-func (instant) Handled() {}
+func (instant) Handled()  {}
+func (instant) Canceled() {}
 
 func (instant) Handle(_ int, r *Request) { r.Reply(&scorer.Response{Body: r.Body}) }
 

@@ -24,6 +24,9 @@ type Handler interface {
 	// Handle, on the connection's reader. Replies until it returns share a system
 	// call.
 	Handled()
+	// Canceled is called after requests that were handed to Handle have been
+	// cancelled, on the connection's reader; it must not block.
+	Canceled()
 }
 
 // ServerConfig configures a Server. The zero value is the default.
@@ -431,7 +434,9 @@ func (c *serverConn) cancel(stream uint32) {
 	c.mu.Unlock()
 	if r != nil {
 		c.drop(r)
+		return
 	}
+	c.server.handler.Canceled()
 }
 
 // drop ends a request that is not complete.
@@ -459,4 +464,5 @@ func (c *serverConn) abandonAll() {
 	for _, r := range incomplete {
 		c.drop(r)
 	}
+	c.server.handler.Canceled()
 }

@@ -59,6 +59,13 @@ func (s *Set) Start() {
 	}
 }
 
+// Abandon ends what runs for nobody, after what was Put was cancelled.
+func (s *Set) Abandon() {
+	for _, r := range *s.started.Load() {
+		r.Abandon()
+	}
+}
+
 func (v *Version) put(req *scorer.Request, p Pending) {
 	r := remotes.Get().(*remote)
 	r.version, r.pending = v, p
@@ -84,6 +91,9 @@ func (r *remote) Hold(*batch.Job) bool { return !r.pending.Canceled() }
 
 // Release implements batch.Owner.
 func (r *remote) Release(*batch.Job) {}
+
+// Wanted implements batch.Owner.
+func (r *remote) Wanted(*batch.Job) bool { return !r.pending.Canceled() }
 
 // Done implements batch.Owner: it encodes from the device's memory.
 func (r *remote) Done(job *batch.Job, out []tensor.Tensor, err error) {

@@ -147,7 +147,9 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 		if v.queue.Remove(&l.job) {
 			v.tally.fail(resp.Status, l.job.Queue)
 			l.free()
-		} // else a worker still has it, and the garbage collector will
+			return
+		}
+		v.queue.Abandon() // a worker still has it, and the garbage collector will
 		return
 	}
 	if l.err != nil {
@@ -190,6 +192,9 @@ func (l *local) Release(*batch.Job) {
 	l.wait.Release(l.ticket)
 	l.held.Unlock()
 }
+
+// Wanted implements batch.Owner.
+func (l *local) Wanted(*batch.Job) bool { return l.wait.Wanted(l.ticket) }
 
 // Done implements batch.Owner: the answer is copied, so that the caller encodes
 // it on its own goroutine while the device goes on.

@@ -41,7 +41,7 @@ func Scorer(ctx context.Context, o Options) error {
 	if o.NVMetrics {
 		registry.MustRegister(nvMetrics{set, nil})
 	}
-	s := newShelf(set.Start)
+	s := newShelf(set.Start, set.Abandon)
 	server := lane.NewServer(lane.ServerConfig{MaxBody: o.MaxBody, Log: o.Log}, s)
 	defer server.Close()
 	var draining atomic.Bool
@@ -97,12 +97,13 @@ func laneCerts(ctx context.Context, o Options) (*certs.Certs, error) {
 // never used for another version again.
 type shelf struct {
 	start    func()     // has run what was put
+	abandon  func()     // ends what runs for nobody
 	mu       sync.Mutex // of writers
 	versions atomic.Pointer[[]*model.Version]
 }
 
-func newShelf(start func()) *shelf {
-	s := &shelf{start: start}
+func newShelf(start, abandon func()) *shelf {
+	s := &shelf{start: start, abandon: abandon}
 	s.versions.Store(&[]*model.Version{})
 	return s
 }
@@ -143,6 +144,9 @@ func (s *shelf) Handle(offer int, r *lane.Request) {
 
 // Handled implements lane.Handler.
 func (s *shelf) Handled() { s.start() }
+
+// Canceled implements lane.Handler.
+func (s *shelf) Canceled() { s.abandon() }
 
 // Gateway serves the endpoints of o.File with the scorers at o.Scorers, until
 // ctx ends.

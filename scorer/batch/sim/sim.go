@@ -77,6 +77,7 @@ type request struct {
 
 func (*request) Hold(*batch.Job) bool                    { return true }
 func (*request) Release(*batch.Job)                      {}
+func (*request) Wanted(*batch.Job) bool                  { return true }
 func (*request) Done(*batch.Job, []tensor.Tensor, error) {}
 func owner(j *batch.Job) *request                        { return j.Owner.(*request) }
 

@@ -92,8 +92,6 @@ func (v *Version) count(job *batch.Job, err error) {
 	v.tally.fail(status, job.Queue+job.Device)
 }
 
-var errClosed = &scorer.Error{Status: scorer.Unavailable, Message: "this version is being replaced; send the request again"}
-
 // local is one request of a caller in this process, who waits for it.
 type local struct {
 	version *Version

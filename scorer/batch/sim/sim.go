@@ -121,10 +121,8 @@ type game struct {
 	load   Load
 	rng    *rand.Rand
 	now    scorer.Instant
-	next   int // in load.Arrivals, of those that were there from the start or came
 	slots  []run
 	wait   scorer.Instant // when the rule wants to be asked again; 0 is when something happens
-	left   int            // rows of requests in pieces, by request
 	pieces map[*request]int
 	result Result
 	rows   int

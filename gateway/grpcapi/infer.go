@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,11 +48,15 @@ func code(s scorer.Status) codes.Code {
 	return codes.Internal
 }
 
+// maxMessage bounds the message of an error, in bytes: clients take no more than 8 KiB
+// of metadata, and names from a request may be of any length.
+const maxMessage = 4 << 10
+
 // failure is an error as a client gets it.
 func failure(err error) error {
 	var known *scorer.Error
 	if errors.As(err, &known) {
-		return status.Error(code(known.Status), known.Message)
+		return status.Error(code(known.Status), strings.ToValidUTF8(known.Message[:min(len(known.Message), maxMessage)], ""))
 	}
 	if _, ok := status.FromError(err); ok {
 		return err

@@ -115,13 +115,16 @@ func (s *Server) modelInfer(ctx context.Context, r *request) (*answer, error) {
 
 // call answers a unary call, and says in the metadata what served it.
 func (s *Server) call(ctx context.Context, r *request, t target, kind scorer.Kind) (*answer, error) {
-	h := headersOf(ctx)
+	h, began := headersOf(ctx), s.begin()
 	c := s.path.Call()
 	defer s.path.Done(c)
-	if err := s.score(ctx, c, r, h, t, kind); err != nil {
+	err := s.score(ctx, c, r, h, t, kind)
+	md := about(c, h)
+	s.access(ctx, c, r, t, md["x-request-id"][0], err, began)
+	if err != nil {
 		return nil, err
 	}
-	if err := grpc.SetHeader(ctx, about(c, h)); err != nil {
+	if err := grpc.SetHeader(ctx, md); err != nil {
 		return nil, err
 	}
 	if c.Response.Status != scorer.OK {

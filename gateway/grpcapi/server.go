@@ -37,6 +37,7 @@ type Config struct {
 	IdleTimeout    time.Duration // without a call, then a connection is closed; 0 means five minutes
 	TLS            *tls.Config   // nil serves plain HTTP/2
 	Log            *slog.Logger
+	Access         gateway.AccessLog
 	Version        string             // of the server, in its metadata
 	Triton         *triton.Extensions // nil has those that need no more than the path
 }

@@ -155,6 +155,7 @@ func newFront(o Options) (*front, error) {
 	if c.Access, err = f.accessLog(); err != nil {
 		return nil, err
 	}
+	g.Access = c.Access
 	extensions, err := f.extensions()
 	if err != nil {
 		return nil, err
@@ -197,7 +198,7 @@ func local(address string) bool {
 
 // accessLog opens the access log, if there is to be one. It is appended to, and
 // SIGHUP opens its file anew.
-func (f *front) accessLog() (a httpapi.AccessLog, err error) {
+func (f *front) accessLog() (a gateway.AccessLog, err error) {
 	switch f.o.AccessLog {
 	case "":
 		return a, nil
@@ -211,7 +212,7 @@ func (f *front) accessLog() (a httpapi.AccessLog, err error) {
 		}
 	}
 	f.registry.MustRegister(f.access)
-	return httpapi.AccessLog{Log: slog.New(slog.NewJSONHandler(f.access, nil)), Share: f.o.AccessShare}, nil
+	return gateway.AccessLog{Log: slog.New(slog.NewJSONHandler(f.access, nil)), Share: f.o.AccessShare}, nil
 }
 
 // start serves clients, says so, and keeps what that needs up to date until ctx

@@ -14,12 +14,15 @@ import (
 	"sluice.dev/scorer"
 )
 
-// begin is when a request began, if it may be written down.
-func (s *Server) begin() scorer.Instant {
-	if s.config.Access.Log == nil {
-		return 0
+// begin takes a call without an answer, and says when its request began, if that may be
+// written down.
+func (s *Server) begin() (c *gateway.Call, began scorer.Instant) {
+	c = s.path.Call()
+	c.Response.Reset()
+	if s.config.Access.Log != nil {
+		began = scorer.Now()
 	}
-	return scorer.Now()
+	return c, began
 }
 
 // access writes one scoring request down, of a call or of a stream, that ended with err

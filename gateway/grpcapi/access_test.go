@@ -61,6 +61,11 @@ func TestRequestsAreWrittenDown(t *testing.T) {
 	}
 	wants(map[string]any{"grpc_status": "NotFound", "client_request_id": "bad", "endpoint": nil})
 
+	if _, err := call.ModelInfer(metadata.AppendToOutgoingContext(ctx, "authorization", "another"), ask("twice", 1)); err == nil {
+		t.Error("served")
+	}
+	wants(map[string]any{"grpc_status": "InvalidArgument", "client_request_id": "twice", "bytes_out": 0.0, "version": nil})
+
 	h.server.config.Access.Share = 0
 	if _, err := call.ModelInfer(ctx, ask("", 1)); err != nil || out.Len() > 0 {
 		t.Errorf("with a share of 0: %v, %s", err, out.String())

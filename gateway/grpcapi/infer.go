@@ -115,8 +115,8 @@ func (s *Server) modelInfer(ctx context.Context, r *request) (*answer, error) {
 
 // call answers a unary call, and says in the metadata what served it.
 func (s *Server) call(ctx context.Context, r *request, t target, kind scorer.Kind) (*answer, error) {
-	h, began := headersOf(ctx), s.begin()
-	c := s.path.Call()
+	h := headersOf(ctx)
+	c, began := s.begin()
 	defer s.path.Done(c)
 	err := s.score(ctx, c, r, h, t, kind)
 	md := about(c, h)

@@ -127,8 +127,7 @@ func (t *stream) answer() {
 // which receive notices.
 func (t *stream) one(r *request) {
 	defer r.free()
-	began := t.s.begin()
-	c := t.s.path.Call()
+	c, began := t.s.begin()
 	defer t.s.path.Done(c)
 	names, err := scan(r.body)
 	if err == nil {

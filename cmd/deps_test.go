@@ -50,7 +50,7 @@ var order = map[string][]string{
 	"gateway/triton":  {"gateway", "scorer"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
 	"gateway/httpapi":             {"gateway", "gateway/header", "gateway/triton", "scorer", "scorer/codec", "auth", "accel/tensor"},
-	"gateway/grpcapi":             {"auth", "gateway", "gateway/header", "gateway/grpcapi/inferencepb", "gateway/grpcapi/tfservingpb", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},
+	"gateway/grpcapi":             {"auth", "gateway", "gateway/header", "gateway/triton", "gateway/grpcapi/inferencepb", "gateway/grpcapi/tfservingpb", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},
 	"gateway/grpcapi/inferencepb": {},
 	"gateway/grpcapi/tfservingpb": {},
 	"gateway/snapshot":            {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},

@@ -12,6 +12,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "sluice.dev/gateway/grpcapi/inferencepb"
 )
 
 // put writes files into a model repository; content that names one of the example's
@@ -390,9 +395,9 @@ func (s tritonLike) memory(t *testing.T, row []float32, label int) {
 func TestAGatewayTellsWhatItsScorersKnow(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	socket, at := filepath.Join(dir, "lane"), free(t)
+	socket, at, rpc := filepath.Join(dir, "lane"), free(t), free(t)
 	start(t, "scorer", "--file", digits+"endpoint.yaml", "--listen", "unix://"+socket, "--metrics", "")
-	p := start(t, "gateway", "--file", digits+"endpoint.yaml", "--scorer", "unix://"+socket, "--http", at, "--metrics", "", "--state", filepath.Join(dir, "state"))
+	p := start(t, "gateway", "--file", digits+"endpoint.yaml", "--scorer", "unix://"+socket, "--http", at, "--grpc", rpc, "--metrics", "", "--state", filepath.Join(dir, "state"))
 	s := tritonLike{p, "http://" + at}
 	infer := s.url + "/v2/models/digits/versions/mlp/infer"
 	eventually(t, "ready", func() bool {
@@ -411,4 +416,31 @@ func TestAGatewayTellsWhatItsScorersKnow(t *testing.T) {
 	s.wants("GET", "/v2/models/digits/stats", "", 401, `{"error":"no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'"}`)
 	s.wants("POST", "/v2/repository/index", "", 403,
 		`{"error":"This API is restricted: start the server with --management and call with its key, or, in a network that is trusted, with --open-management"}`)
+
+	client, ctx := over(t, rpc)
+	stats, err := client.ModelStatistics(ctx, &pb.ModelStatisticsRequest{Name: "digits", Version: "mlp"})
+	if err != nil || len(stats.ModelStats) != 1 || stats.ModelStats[0].InferenceCount != 2 {
+		t.Errorf("over gRPC, statistics are %v, %v", stats, err)
+	}
+	config, err := client.ModelConfig(ctx, &pb.ModelConfigRequest{Name: "digits", Version: "mlp"})
+	if err != nil || config.Config.Name != "digits" || config.Config.Backend != "onnxruntime" {
+		t.Errorf("over gRPC, config %v, %v", config, err)
+	}
+	if _, err := client.RepositoryIndex(ctx, &pb.RepositoryIndexRequest{}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("over gRPC, index %v", err)
+	}
+}
+
+// Who may manage without a key is a matter of the address, of HTTP and of gRPC.
+func TestAnAddressOfTheNetworkIsNotManagedWithoutAKey(t *testing.T) {
+	t.Parallel()
+	dir, rpc := t.TempDir(), free(t)
+	put(t, dir, map[string]string{"d/1/model.onnx": "linear.onnx"})
+	s := serveRepository(t, dir, "--grpc", strings.Replace(rpc, "127.0.0.1", "0.0.0.0", 1))
+	s.wants("POST", "/v2/repository/index", "", 200, `[{"name":"d","version":"1","state":"READY"}]`)
+	client, ctx := over(t, rpc)
+	if _, err := client.RepositoryIndex(ctx, &pb.RepositoryIndexRequest{}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("index over the network: %v", err)
+	}
+	s.stop()
 }

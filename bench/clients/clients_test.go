@@ -139,14 +139,20 @@ spec:
 // server is a running command and where it listens.
 type server struct{ http, grpc string }
 
-// serve builds and runs the command on a fresh specification, until the test ends.
-func serve(t *testing.T) server {
+// build makes the command.
+func build(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "sluice")
+	binary := filepath.Join(t.TempDir(), "sluice")
 	if out, err := exec.Command("go", "build", "-o", binary, "sluice.dev/cmd/sluice").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
+	return binary
+}
+
+// serve runs the command on a fresh specification, until the test ends.
+func serve(t *testing.T) server {
+	t.Helper()
+	dir, binary := t.TempDir(), build(t)
 	digits, err := filepath.Abs("../../examples/digits")
 	if err != nil {
 		t.Fatal(err)
@@ -211,17 +217,45 @@ func TestClients(t *testing.T) {
 	interpreter := python(t)
 	s, messages := serve(t), writeMessages(t)
 	for _, script := range []string{"triton_grpc.py", "triton_aio.py", "triton_http.py", "tfserving.py", "messages.py"} {
-		t.Run(strings.TrimSuffix(script, ".py"), func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, interpreter, "-m", "unittest", "-v", script)
-			cmd.Env = append(os.Environ(), "SLUICE_HTTP="+s.http, "SLUICE_GRPC="+s.grpc, "SLUICE_KEY="+key, "SLUICE_MESSAGES="+messages, "PYTHONDONTWRITEBYTECODE=1")
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Errorf("%v:\n%s", err, out)
-			}
-		})
+		t.Run(strings.TrimSuffix(script, ".py"), func(t *testing.T) { call(t, interpreter, s, script, "SLUICE_MESSAGES="+messages) })
 	}
+}
+
+// call runs a script of tests against s.
+func call(t *testing.T, interpreter string, s server, script string, env ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, interpreter, "-m", "unittest", "-v", script)
+	cmd.Env = append(append(os.Environ(), "SLUICE_HTTP="+s.http, "SLUICE_GRPC="+s.grpc, "SLUICE_KEY="+key, "PYTHONDONTWRITEBYTECODE=1"), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
+// A repository of which nothing is loaded, in a process that lets clients share memory.
+func TestClientsManage(t *testing.T) {
+	interpreter, dir := python(t), t.TempDir()
+	model, err := os.ReadFile("../../examples/digits/linear.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{
+		"digits/1/model.onnx": model,
+		"digits/labels.txt":   []byte("zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n"),
+		"digits/config.pbtxt": []byte("max_batch_size: 8\noutput { name: 'probabilities' data_type: TYPE_FP32 dims: [ 10 ] label_filename: 'labels.txt' }"),
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := start(t, build(t), "serve", "--model-repository", dir, "--model-control-mode", "explicit", "--allow-client-shm", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
+		"--metrics", "", "--management", "", "--state", filepath.Join(t.TempDir(), "state"), "--drain-delay", "10ms")
+	call(t, interpreter, s, "triton_manage.py")
 }
 
 // writeMessages writes what the .proto files of the Open Inference Protocol say.

@@ -111,7 +111,7 @@ class Unary(unittest.TestCase):
             client.infer("digits", DIGIT(), headers=AUTH)
 
     def test_what_is_not_offered_is_said_clearly(self):
-        self.fails("UNIMPLEMENTED", "does not offer CUDA shared memory", self.client.get_cuda_shared_memory_status)
+        self.fails("PERMISSION_DENIED", "This API is restricted: start the server with --management", self.client.get_cuda_shared_memory_status)
 
 
 class Stream(unittest.TestCase):

@@ -2,148 +2,269 @@ package grpcapi
 
 import (
 	"context"
-	"slices"
+	"strings"
 
-	"sluice.dev/gateway/grpcapi/inferencepb"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	pb "sluice.dev/gateway/grpcapi/inferencepb"
+	"sluice.dev/gateway/triton"
 	"sluice.dev/scorer"
 )
 
-// Extensions are what Triton's clients may call beside scoring. What is nil is
-// answered with UNIMPLEMENTED. Methods may be called from any number of goroutines;
-// their errors are *scorer.Error or gRPC's own. Who may call what changes the server,
-// they decide themselves; see Credential.
-type Extensions struct {
-	Models       Models
-	Repository   Repository
-	SharedMemory SharedMemory
-	CudaMemory   CudaMemory
-	Settings     Settings
-}
+// Triton's extensions are answered by gateway/triton, as over HTTP; here they are
+// read from messages and written to them.
 
-// Models tells about models. Its callers may call the model that they ask for; of all
-// models, they see those that they may call.
-type Models interface {
-	ModelConfig(context.Context, *inferencepb.ModelConfigRequest) (*inferencepb.ModelConfigResponse, error)
-	ModelStatistics(context.Context, *inferencepb.ModelStatisticsRequest) (*inferencepb.ModelStatisticsResponse, error)
-}
-
-// Repository is where models come from.
-type Repository interface {
-	RepositoryIndex(context.Context, *inferencepb.RepositoryIndexRequest) (*inferencepb.RepositoryIndexResponse, error)
-	RepositoryModelLoad(context.Context, *inferencepb.RepositoryModelLoadRequest) (*inferencepb.RepositoryModelLoadResponse, error)
-	RepositoryModelUnload(context.Context, *inferencepb.RepositoryModelUnloadRequest) (*inferencepb.RepositoryModelUnloadResponse, error)
-}
-
-// SharedMemory are regions of the system's shared memory that tensors may be in.
-type SharedMemory interface {
-	SystemSharedMemoryStatus(context.Context, *inferencepb.SystemSharedMemoryStatusRequest) (*inferencepb.SystemSharedMemoryStatusResponse, error)
-	SystemSharedMemoryRegister(context.Context, *inferencepb.SystemSharedMemoryRegisterRequest) (*inferencepb.SystemSharedMemoryRegisterResponse, error)
-	SystemSharedMemoryUnregister(context.Context, *inferencepb.SystemSharedMemoryUnregisterRequest) (*inferencepb.SystemSharedMemoryUnregisterResponse, error)
-}
-
-// CudaMemory are such regions on a GPU.
-type CudaMemory interface {
-	CudaSharedMemoryStatus(context.Context, *inferencepb.CudaSharedMemoryStatusRequest) (*inferencepb.CudaSharedMemoryStatusResponse, error)
-	CudaSharedMemoryRegister(context.Context, *inferencepb.CudaSharedMemoryRegisterRequest) (*inferencepb.CudaSharedMemoryRegisterResponse, error)
-	CudaSharedMemoryUnregister(context.Context, *inferencepb.CudaSharedMemoryUnregisterRequest) (*inferencepb.CudaSharedMemoryUnregisterResponse, error)
-}
-
-// Settings are of traces and logs.
-type Settings interface {
-	TraceSetting(context.Context, *inferencepb.TraceSettingRequest) (*inferencepb.TraceSettingResponse, error)
-	LogSettings(context.Context, *inferencepb.LogSettingsRequest) (*inferencepb.LogSettingsResponse, error)
-}
-
-// forward has an extension's method answer, unless the extension is missing.
-func forward[X comparable, Q, R any](ctx context.Context, extension X, what string, method func(X, context.Context, *Q) (*R, error), q *Q) (*R, error) {
-	var none X
-	if extension == none {
-		return nil, failure(scorer.Errorf(scorer.Unsupported, "this server does not offer %s over gRPC", what))
+// asked answers what is about models, with the caller's credential.
+func asked[R any](ctx context.Context, tell func(credential []byte) (*R, error)) (*R, error) {
+	credential, err := headersOf(ctx).credential()
+	if err != nil {
+		return nil, failure(refused(err))
 	}
-	r, err := method(extension, ctx, q)
+	r, err := tell(credential)
 	if err != nil {
 		return nil, failure(err)
 	}
 	return r, nil
+}
+
+// manage does what is about the process, if the caller may. No page of a web browser
+// speaks gRPC without something that translates, which says where the page is from.
+func manage[R any](ctx context.Context, x *triton.Extensions, do func() (*R, error)) (*R, error) {
+	return asked(ctx, func(credential []byte) (*R, error) {
+		if err := x.Manage(credential, headersOf(ctx).get("origin") != ""); err != nil {
+			return nil, err
+		}
+		return do()
+	})
 }
 
 // ModelConfig implements Triton's extension.
-func (i inferenceServer) ModelConfig(ctx context.Context, q *inferencepb.ModelConfigRequest) (*inferencepb.ModelConfigResponse, error) {
-	if _, _, err := i.s.find(ctx, q.Name, q.Version); err != nil {
-		return nil, failure(err)
-	}
-	return forward(ctx, i.s.config.Extensions.Models, "model configurations", Models.ModelConfig, q)
+func (i inferenceServer) ModelConfig(ctx context.Context, q *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
+	return asked(ctx, func(credential []byte) (*pb.ModelConfigResponse, error) {
+		text, err := i.s.config.Triton.ModelConfig(credential, q.Name, q.Version)
+		if err != nil {
+			return nil, err
+		}
+		r := &pb.ModelConfigResponse{Config: &pb.ModelConfig{}}
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, r.Config); err != nil {
+			return nil, scorer.Errorf(scorer.Internal, "the configuration of model '%.64s' is not readable; ask for it over HTTP", q.Name)
+		}
+		return r, nil
+	})
 }
 
 // ModelStatistics implements Triton's extension.
-func (i inferenceServer) ModelStatistics(ctx context.Context, q *inferencepb.ModelStatisticsRequest) (*inferencepb.ModelStatisticsResponse, error) {
-	if q.Name != "" {
-		if _, _, err := i.s.find(ctx, q.Name, q.Version); err != nil {
-			return nil, failure(err)
+func (i inferenceServer) ModelStatistics(ctx context.Context, q *pb.ModelStatisticsRequest) (*pb.ModelStatisticsResponse, error) {
+	return asked(ctx, func(credential []byte) (*pb.ModelStatisticsResponse, error) {
+		list, err := i.s.config.Triton.Statistics(credential, q.Name, q.Version)
+		r := &pb.ModelStatisticsResponse{}
+		for k := range list {
+			r.ModelStats = append(r.ModelStats, statistics(&list[k]))
 		}
-	}
-	r, err := forward(ctx, i.s.config.Extensions.Models, "model statistics", Models.ModelStatistics, q)
-	if err != nil {
-		return nil, err
-	}
-	credential := Credential(ctx)
-	r.ModelStats = slices.DeleteFunc(r.ModelStats, func(m *inferencepb.ModelStatistics) bool {
-		return !i.s.path.MayCall([]byte(m.Name), credential)
+		return r, err
 	})
-	return r, nil
+}
+
+func total(t scorer.Total) *pb.StatisticDuration {
+	return &pb.StatisticDuration{Count: t.Count, Ns: t.Nanos}
+}
+
+func statistics(m *triton.ModelStatistics) *pb.ModelStatistics {
+	q := &m.Requests
+	s := &pb.ModelStatistics{
+		Name: m.Name, Version: m.Version, LastInference: uint64(m.LastInference), InferenceCount: m.Inferences, ExecutionCount: m.Executions,
+		InferenceStats: &pb.InferStatistics{
+			Success: total(q.Success), Fail: total(q.Fail), Queue: total(q.Queue), ComputeInput: total(q.Input), ComputeInfer: total(q.Infer),
+			ComputeOutput: total(q.Output), CacheHit: total(q.Hit), CacheMiss: total(q.Miss),
+		},
+	}
+	for _, b := range m.Batches {
+		s.BatchStats = append(s.BatchStats, &pb.InferBatchStatistics{
+			BatchSize: b.Rows, ComputeInput: total(b.Input), ComputeInfer: total(b.Infer), ComputeOutput: total(b.Output),
+		})
+	}
+	return s
+}
+
+// wholeRepository is an error if a call names one of several repositories.
+func wholeRepository(name string) error {
+	if name == "" {
+		return nil
+	}
+	return scorer.Errorf(scorer.Unsupported, "'repository_name' specification is not supported")
 }
 
 // RepositoryIndex implements Triton's extension.
-func (i inferenceServer) RepositoryIndex(ctx context.Context, q *inferencepb.RepositoryIndexRequest) (*inferencepb.RepositoryIndexResponse, error) {
-	return forward(ctx, i.s.config.Extensions.Repository, "a model repository", Repository.RepositoryIndex, q)
+func (i inferenceServer) RepositoryIndex(ctx context.Context, q *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
+	x := i.s.config.Triton
+	return manage(ctx, x, func() (*pb.RepositoryIndexResponse, error) {
+		r := &pb.RepositoryIndexResponse{}
+		if err := wholeRepository(q.RepositoryName); err != nil {
+			return nil, err
+		}
+		for _, e := range x.Index(q.Ready) {
+			r.Models = append(r.Models, &pb.RepositoryIndexResponse_ModelIndex{Name: e.Name, Version: e.Version, State: string(e.State), Reason: e.Reason})
+		}
+		return r, nil
+	})
 }
 
 // RepositoryModelLoad implements Triton's extension.
-func (i inferenceServer) RepositoryModelLoad(ctx context.Context, q *inferencepb.RepositoryModelLoadRequest) (*inferencepb.RepositoryModelLoadResponse, error) {
-	return forward(ctx, i.s.config.Extensions.Repository, "a model repository", Repository.RepositoryModelLoad, q)
+func (i inferenceServer) RepositoryModelLoad(ctx context.Context, q *pb.RepositoryModelLoadRequest) (*pb.RepositoryModelLoadResponse, error) {
+	x := i.s.config.Triton
+	return manage(ctx, x, func() (*pb.RepositoryModelLoadResponse, error) {
+		if err := wholeRepository(q.RepositoryName); err != nil {
+			return nil, err
+		}
+		config, files, err := loadParameters(q.Parameters)
+		if err != nil {
+			return nil, err
+		}
+		return &pb.RepositoryModelLoadResponse{}, x.Load(ctx, q.ModelName, []byte(config), files)
+	})
 }
 
-// RepositoryModelUnload implements Triton's extension.
-func (i inferenceServer) RepositoryModelUnload(ctx context.Context, q *inferencepb.RepositoryModelUnloadRequest) (*inferencepb.RepositoryModelUnloadResponse, error) {
-	return forward(ctx, i.s.config.Extensions.Repository, "a model repository", Repository.RepositoryModelUnload, q)
+// maxConfig bounds a configuration that comes with a load, in bytes.
+const maxConfig = 64 << 10
+
+// loadParameters are the configuration to load a model with, and whether files of the
+// model came along.
+func loadParameters(parameters map[string]*pb.ModelRepositoryParameter) (config string, files bool, err error) {
+	for name, v := range parameters {
+		text, isText := v.GetParameterChoice().(*pb.ModelRepositoryParameter_StringParam)
+		switch {
+		case strings.HasPrefix(name, "file:"):
+			files = true
+		case name != "config":
+			return "", false, scorer.Errorf(scorer.InvalidArgument, "unrecognized load parameter '%.64s'", name)
+		case !isText:
+			return "", false, scorer.Errorf(scorer.InvalidArgument, "Unable to parse 'config': it must be a string with the configuration's JSON")
+		case len(text.StringParam) > maxConfig:
+			return "", false, scorer.Errorf(scorer.TooLarge, "the configuration exceeds %d bytes", maxConfig)
+		default:
+			config = text.StringParam
+		}
+	}
+	return config, files, nil
+}
+
+// RepositoryModelUnload implements Triton's extension. Its parameter unload_dependents
+// says nothing: no model is made of others.
+func (i inferenceServer) RepositoryModelUnload(ctx context.Context, q *pb.RepositoryModelUnloadRequest) (*pb.RepositoryModelUnloadResponse, error) {
+	x := i.s.config.Triton
+	return manage(ctx, x, func() (*pb.RepositoryModelUnloadResponse, error) {
+		if err := wholeRepository(q.RepositoryName); err != nil {
+			return nil, err
+		}
+		return &pb.RepositoryModelUnloadResponse{}, x.Unload(ctx, q.ModelName)
+	})
+}
+
+// withMemory does what is about the clients' shared memory.
+func withMemory[R any](ctx context.Context, x *triton.Extensions, do func(triton.Regions) (*R, error)) (*R, error) {
+	return manage(ctx, x, func() (*R, error) {
+		m, err := x.Memory()
+		if err != nil {
+			return nil, err
+		}
+		return do(m)
+	})
 }
 
 // SystemSharedMemoryStatus implements Triton's extension.
-func (i inferenceServer) SystemSharedMemoryStatus(ctx context.Context, q *inferencepb.SystemSharedMemoryStatusRequest) (*inferencepb.SystemSharedMemoryStatusResponse, error) {
-	return forward(ctx, i.s.config.Extensions.SharedMemory, "system shared memory", SharedMemory.SystemSharedMemoryStatus, q)
+func (i inferenceServer) SystemSharedMemoryStatus(ctx context.Context, q *pb.SystemSharedMemoryStatusRequest) (*pb.SystemSharedMemoryStatusResponse, error) {
+	return withMemory(ctx, i.s.config.Triton, func(m triton.Regions) (*pb.SystemSharedMemoryStatusResponse, error) {
+		list, err := m.Status(q.Name)
+		r := &pb.SystemSharedMemoryStatusResponse{Regions: make(map[string]*pb.SystemSharedMemoryStatusResponse_RegionStatus, len(list))}
+		for _, one := range list {
+			r.Regions[one.Name] = &pb.SystemSharedMemoryStatusResponse_RegionStatus{Name: one.Name, Key: one.Key, Offset: one.Offset, ByteSize: one.Size}
+		}
+		return r, err
+	})
 }
 
 // SystemSharedMemoryRegister implements Triton's extension.
-func (i inferenceServer) SystemSharedMemoryRegister(ctx context.Context, q *inferencepb.SystemSharedMemoryRegisterRequest) (*inferencepb.SystemSharedMemoryRegisterResponse, error) {
-	return forward(ctx, i.s.config.Extensions.SharedMemory, "system shared memory", SharedMemory.SystemSharedMemoryRegister, q)
+func (i inferenceServer) SystemSharedMemoryRegister(ctx context.Context, q *pb.SystemSharedMemoryRegisterRequest) (*pb.SystemSharedMemoryRegisterResponse, error) {
+	return withMemory(ctx, i.s.config.Triton, func(m triton.Regions) (*pb.SystemSharedMemoryRegisterResponse, error) {
+		return &pb.SystemSharedMemoryRegisterResponse{}, m.Register(q.Name, q.Key, q.Offset, q.ByteSize)
+	})
 }
 
 // SystemSharedMemoryUnregister implements Triton's extension.
-func (i inferenceServer) SystemSharedMemoryUnregister(ctx context.Context, q *inferencepb.SystemSharedMemoryUnregisterRequest) (*inferencepb.SystemSharedMemoryUnregisterResponse, error) {
-	return forward(ctx, i.s.config.Extensions.SharedMemory, "system shared memory", SharedMemory.SystemSharedMemoryUnregister, q)
+func (i inferenceServer) SystemSharedMemoryUnregister(ctx context.Context, q *pb.SystemSharedMemoryUnregisterRequest) (*pb.SystemSharedMemoryUnregisterResponse, error) {
+	return withMemory(ctx, i.s.config.Triton, func(m triton.Regions) (*pb.SystemSharedMemoryUnregisterResponse, error) {
+		m.Unregister(q.Name)
+		return &pb.SystemSharedMemoryUnregisterResponse{}, nil
+	})
 }
 
-// CudaSharedMemoryStatus implements Triton's extension.
-func (i inferenceServer) CudaSharedMemoryStatus(ctx context.Context, q *inferencepb.CudaSharedMemoryStatusRequest) (*inferencepb.CudaSharedMemoryStatusResponse, error) {
-	return forward(ctx, i.s.config.Extensions.CudaMemory, "CUDA shared memory", CudaMemory.CudaSharedMemoryStatus, q)
+// CudaSharedMemoryStatus implements Triton's extension: none is registered.
+func (i inferenceServer) CudaSharedMemoryStatus(ctx context.Context, _ *pb.CudaSharedMemoryStatusRequest) (*pb.CudaSharedMemoryStatusResponse, error) {
+	return manage(ctx, i.s.config.Triton, func() (*pb.CudaSharedMemoryStatusResponse, error) { return &pb.CudaSharedMemoryStatusResponse{}, nil })
 }
 
 // CudaSharedMemoryRegister implements Triton's extension.
-func (i inferenceServer) CudaSharedMemoryRegister(ctx context.Context, q *inferencepb.CudaSharedMemoryRegisterRequest) (*inferencepb.CudaSharedMemoryRegisterResponse, error) {
-	return forward(ctx, i.s.config.Extensions.CudaMemory, "CUDA shared memory", CudaMemory.CudaSharedMemoryRegister, q)
+func (i inferenceServer) CudaSharedMemoryRegister(ctx context.Context, _ *pb.CudaSharedMemoryRegisterRequest) (*pb.CudaSharedMemoryRegisterResponse, error) {
+	return manage(ctx, i.s.config.Triton, func() (*pb.CudaSharedMemoryRegisterResponse, error) { return nil, triton.ErrDeviceMemory })
 }
 
-// CudaSharedMemoryUnregister implements Triton's extension.
-func (i inferenceServer) CudaSharedMemoryUnregister(ctx context.Context, q *inferencepb.CudaSharedMemoryUnregisterRequest) (*inferencepb.CudaSharedMemoryUnregisterResponse, error) {
-	return forward(ctx, i.s.config.Extensions.CudaMemory, "CUDA shared memory", CudaMemory.CudaSharedMemoryUnregister, q)
+// CudaSharedMemoryUnregister implements Triton's extension. Clients that use none call
+// it, too, to begin with nothing registered.
+func (i inferenceServer) CudaSharedMemoryUnregister(ctx context.Context, _ *pb.CudaSharedMemoryUnregisterRequest) (*pb.CudaSharedMemoryUnregisterResponse, error) {
+	return manage(ctx, i.s.config.Triton, func() (*pb.CudaSharedMemoryUnregisterResponse, error) {
+		return &pb.CudaSharedMemoryUnregisterResponse{}, nil
+	})
 }
 
 // TraceSetting implements Triton's extension.
-func (i inferenceServer) TraceSetting(ctx context.Context, q *inferencepb.TraceSettingRequest) (*inferencepb.TraceSettingResponse, error) {
-	return forward(ctx, i.s.config.Extensions.Settings, "trace settings", Settings.TraceSetting, q)
+func (i inferenceServer) TraceSetting(ctx context.Context, q *pb.TraceSettingRequest) (*pb.TraceSettingResponse, error) {
+	x := i.s.config.Triton
+	return manage(ctx, x, func() (*pb.TraceSettingResponse, error) {
+		change := make(map[string][]string, len(q.Settings))
+		for name, v := range q.Settings {
+			change[name] = v.GetValue()
+		}
+		s, err := x.SetTrace(q.ModelName, change)
+		r := &pb.TraceSettingResponse{Settings: map[string]*pb.TraceSettingResponse_SettingValue{"trace_level": {Value: s.Level}}}
+		for name, v := range map[string]string{
+			"trace_rate": s.Rate, "trace_count": s.Count, "log_frequency": s.Frequency, "trace_file": s.File, "trace_mode": s.Mode,
+		} {
+			r.Settings[name] = &pb.TraceSettingResponse_SettingValue{Value: []string{v}}
+		}
+		return r, err
+	})
 }
 
-// LogSettings implements Triton's extension.
-func (i inferenceServer) LogSettings(ctx context.Context, q *inferencepb.LogSettingsRequest) (*inferencepb.LogSettingsResponse, error) {
-	return forward(ctx, i.s.config.Extensions.Settings, "log settings", Settings.LogSettings, q)
+// LogSettings implements Triton's extension. A setting without a value stays.
+func (i inferenceServer) LogSettings(ctx context.Context, q *pb.LogSettingsRequest) (*pb.LogSettingsResponse, error) {
+	x := i.s.config.Triton
+	return manage(ctx, x, func() (*pb.LogSettingsResponse, error) {
+		change := make(map[string]any, len(q.Settings))
+		for name, v := range q.Settings {
+			switch v := v.GetParameterChoice().(type) {
+			case *pb.LogSettingsRequest_SettingValue_BoolParam:
+				change[name] = v.BoolParam
+			case *pb.LogSettingsRequest_SettingValue_Uint32Param:
+				change[name] = uint64(v.Uint32Param)
+			case *pb.LogSettingsRequest_SettingValue_StringParam:
+				change[name] = v.StringParam
+			}
+		}
+		s, err := x.SetLog(change)
+		return logSettings(&s), err
+	})
+}
+
+func logSettings(s *triton.LogSettings) *pb.LogSettingsResponse {
+	type value = pb.LogSettingsResponse_SettingValue
+	text := func(v string) *value {
+		return &value{ParameterChoice: &pb.LogSettingsResponse_SettingValue_StringParam{StringParam: v}}
+	}
+	flag := func(v bool) *value {
+		return &value{ParameterChoice: &pb.LogSettingsResponse_SettingValue_BoolParam{BoolParam: v}}
+	}
+	return &pb.LogSettingsResponse{Settings: map[string]*value{
+		"log_file": text(s.File), "log_info": flag(s.Info), "log_warning": flag(s.Warning), "log_error": flag(s.Error), "log_format": text(s.Format),
+		"log_verbose_level": {ParameterChoice: &pb.LogSettingsResponse_SettingValue_Uint32Param{Uint32Param: s.Verbose}},
+	}}
 }

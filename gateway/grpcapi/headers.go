@@ -59,12 +59,6 @@ func (h headers) credential() ([]byte, error) {
 	return h.Peek("x-api-key"), nil
 }
 
-// Credential is the key or token that a call came with; empty if it has none, or several.
-func Credential(ctx context.Context) []byte {
-	c, _ := headersOf(ctx).credential()
-	return c
-}
-
 // refused is an authenticator's error as the path would tell it.
 func refused(err error) error {
 	status, message := gateway.Refuse(err)

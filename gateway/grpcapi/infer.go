@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -47,11 +48,15 @@ func code(s scorer.Status) codes.Code {
 	return codes.Internal
 }
 
+// maxMessage bounds the message of an error, in bytes: clients take no more than 8 KiB
+// of metadata, and names from a request may be of any length.
+const maxMessage = 4 << 10
+
 // failure is an error as a client gets it.
 func failure(err error) error {
 	var known *scorer.Error
 	if errors.As(err, &known) {
-		return status.Error(code(known.Status), known.Message)
+		return status.Error(code(known.Status), strings.ToValidUTF8(known.Message[:min(len(known.Message), maxMessage)], ""))
 	}
 	if _, ok := status.FromError(err); ok {
 		return err
@@ -111,12 +116,15 @@ func (s *Server) modelInfer(ctx context.Context, r *request) (*answer, error) {
 // call answers a unary call, and says in the metadata what served it.
 func (s *Server) call(ctx context.Context, r *request, t target, kind scorer.Kind) (*answer, error) {
 	h := headersOf(ctx)
-	c := s.path.Call()
+	c, began := s.begin()
 	defer s.path.Done(c)
-	if err := s.score(ctx, c, r, h, t, kind); err != nil {
+	err := s.score(ctx, c, r, h, t, kind)
+	md := about(c, h)
+	s.access(ctx, c, r, t, md["x-request-id"][0], err, began)
+	if err != nil {
 		return nil, err
 	}
-	if err := grpc.SetHeader(ctx, about(c, h)); err != nil {
+	if err := grpc.SetHeader(ctx, md); err != nil {
 		return nil, err
 	}
 	if c.Response.Status != scorer.OK {

@@ -41,27 +41,7 @@ func (i inferenceServer) ModelReady(_ context.Context, q *inferencepb.ModelReady
 
 // ServerMetadata implements the Open Inference Protocol.
 func (i inferenceServer) ServerMetadata(context.Context, *inferencepb.ServerMetadataRequest) (*inferencepb.ServerMetadataResponse, error) {
-	return &inferencepb.ServerMetadataResponse{Name: "sluice", Version: i.s.config.Version, Extensions: i.s.extensions()}, nil
-}
-
-// extensions are the protocol's names of what the server offers.
-func (s *Server) extensions() []string {
-	x, list := &s.config.Extensions, []string{"binary_tensor_data"}
-	for _, e := range []struct {
-		has  bool
-		name []string
-	}{
-		{x.Models != nil, []string{"model_configuration", "statistics"}},
-		{x.Repository != nil, []string{"model_repository"}},
-		{x.SharedMemory != nil, []string{"system_shared_memory"}},
-		{x.CudaMemory != nil, []string{"cuda_shared_memory"}},
-		{x.Settings != nil, []string{"trace", "logging"}},
-	} {
-		if e.has {
-			list = append(list, e.name...)
-		}
-	}
-	return list
+	return &inferencepb.ServerMetadataResponse{Name: "sluice", Version: i.s.config.Version, Extensions: i.s.config.Triton.Names()}, nil
 }
 
 // ModelMetadata implements the Open Inference Protocol.

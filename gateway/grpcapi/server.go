@@ -24,6 +24,7 @@ import (
 	"sluice.dev/gateway"
 	"sluice.dev/gateway/grpcapi/inferencepb"
 	"sluice.dev/gateway/grpcapi/tfservingpb"
+	"sluice.dev/gateway/triton"
 )
 
 // Config of a Server. The zero value is the default.
@@ -36,8 +37,9 @@ type Config struct {
 	IdleTimeout    time.Duration // without a call, then a connection is closed; 0 means five minutes
 	TLS            *tls.Config   // nil serves plain HTTP/2
 	Log            *slog.Logger
-	Version        string // of the server, in its metadata
-	Extensions     Extensions
+	Access         gateway.AccessLog
+	Version        string             // of the server, in its metadata
+	Triton         *triton.Extensions // nil has those that need no more than the path
 }
 
 func (c *Config) setDefaults() {
@@ -90,6 +92,9 @@ type Server struct {
 // New makes a server of p. Shutdown ends it.
 func New(p *gateway.Path, c Config) *Server {
 	c.setDefaults()
+	if c.Triton == nil {
+		c.Triton = triton.New(triton.Config{Path: p})
+	}
 	s := &Server{config: c, path: p, drain: make(chan struct{}), stop: make(chan struct{})}
 	s.grpc = grpc.NewServer(s.options()...)
 	s.grpc.RegisterService(s.inferenceService(), inferenceServer{s: s})

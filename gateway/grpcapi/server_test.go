@@ -8,7 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
+	"encoding/json"
 	"io"
 	"math/big"
 	"net"
@@ -36,6 +36,7 @@ import (
 	"sluice.dev/auth/apikey"
 	"sluice.dev/gateway"
 	pb "sluice.dev/gateway/grpcapi/inferencepb"
+	"sluice.dev/gateway/triton"
 	"sluice.dev/router"
 	"sluice.dev/scorer"
 	"sluice.dev/scorer/codec"
@@ -84,6 +85,12 @@ const key = "a-key-for-tests-0123456789"
 // wants key, all with s.
 func open(t testing.TB, c Config, s scorer.Scorer) *house {
 	t.Helper()
+	return openWith(t, c, s, triton.Config{})
+}
+
+// openWith is the same with extensions.
+func openWith(t testing.TB, c Config, s scorer.Scorer, x triton.Config) *house {
+	t.Helper()
 	h := &house{path: gateway.NewPath(gateway.Config{})}
 	keys := apikey.New(apikey.NewPepper(), key, "")
 	endpoint := func(name string, a auth.Authenticator) *gateway.Endpoint {
@@ -95,7 +102,9 @@ func open(t testing.TB, c Config, s scorer.Scorer) *house {
 		e := &gateway.Endpoint{Name: name, Auth: a, Split: split}
 		for _, v := range versions {
 			pool := h.path.Pool(gateway.Key{Endpoint: name, Version: v.Name})
-			pool.SetReplicas([]gateway.Offered{{Scorer: s, Offer: scorer.Offer{Window: 64, Platform: "p", Signature: *signature}}})
+			pool.SetReplicas([]gateway.Offered{{Scorer: s, Offer: scorer.Offer{
+				Window: 64, Platform: "p", Signature: *signature, Kinds: scorer.Kinds, Config: json.RawMessage(configuration),
+			}}})
 			e.Versions = append(e.Versions, &gateway.Version{Version: v, Pool: pool, Limits: gateway.Limits{QueueWait: time.Minute, ScoringTimeout: time.Minute}})
 		}
 		return e
@@ -106,6 +115,8 @@ func open(t testing.TB, c Config, s scorer.Scorer) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
+	x.Path = h.path
+	c.Triton = triton.New(x)
 	h.address, h.server = l.Addr().String(), New(h.path, c)
 	served := make(chan error, 1)
 	go func() { served <- h.server.Serve(l) }()
@@ -395,7 +406,7 @@ func TestServerAndModels(t *testing.T) {
 		t.Error(ready, err)
 	}
 	server, err := call.ServerMetadata(ctx, &pb.ServerMetadataRequest{})
-	if err != nil || server.Name != "sluice" || server.Version != "1.2" || len(server.Extensions) != 1 {
+	if err != nil || server.Name != "sluice" || server.Version != "1.2" || len(server.Extensions) != 6 {
 		t.Error(server, err)
 	}
 	for _, c := range []struct {
@@ -424,48 +435,6 @@ func TestServerAndModels(t *testing.T) {
 	wantError(t, err, codes.Unauthenticated, "no valid credential")
 	if _, err = call.ModelMetadata(metadata.AppendToOutgoingContext(ctx, "authorization", key), &pb.ModelMetadataRequest{Name: "locked"}); err != nil {
 		t.Error(err)
-	}
-}
-
-// counted is an extension.
-type counted struct{}
-
-func (counted) ModelConfig(_ context.Context, q *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
-	return &pb.ModelConfigResponse{Config: &pb.ModelConfig{Name: q.Name, MaxBatchSize: 8}}, nil
-}
-
-func (counted) ModelStatistics(context.Context, *pb.ModelStatisticsRequest) (*pb.ModelStatisticsResponse, error) {
-	return &pb.ModelStatisticsResponse{ModelStats: []*pb.ModelStatistics{{Name: "e"}, {Name: "locked"}}}, nil
-}
-
-func TestExtensions(t *testing.T) {
-	ctx := soon(t)
-	without, _ := client(t, Config{}, identity{})
-	_, err := without.ModelConfig(ctx, &pb.ModelConfigRequest{Name: "e"})
-	wantError(t, err, codes.Unimplemented, "does not offer model configurations over gRPC")
-	_, err = without.ModelConfig(ctx, &pb.ModelConfigRequest{Name: "nope"})
-	wantError(t, err, codes.NotFound, "unknown model")
-	_, err = without.RepositoryIndex(ctx, &pb.RepositoryIndexRequest{})
-	wantError(t, err, codes.Unimplemented, "a model repository")
-	_, err = without.SystemSharedMemoryStatus(ctx, &pb.SystemSharedMemoryStatusRequest{})
-	wantError(t, err, codes.Unimplemented, "system shared memory")
-	_, err = without.LogSettings(ctx, &pb.LogSettingsRequest{})
-	wantError(t, err, codes.Unimplemented, "log settings")
-
-	with, _ := client(t, Config{Extensions: Extensions{Models: counted{}}}, identity{})
-	c, err := with.ModelConfig(ctx, &pb.ModelConfigRequest{Name: "e"})
-	if err != nil || c.Config.MaxBatchSize != 8 {
-		t.Error(c, err)
-	}
-	_, err = with.ModelConfig(ctx, &pb.ModelConfigRequest{Name: "locked"})
-	wantError(t, err, codes.Unauthenticated, "")
-	stats, err := with.ModelStatistics(ctx, &pb.ModelStatisticsRequest{})
-	if err != nil || len(stats.ModelStats) != 1 || stats.ModelStats[0].Name != "e" {
-		t.Errorf("%v, %v; want those of the open endpoint alone", stats, err)
-	}
-	server, _ := with.ServerMetadata(ctx, &pb.ServerMetadataRequest{})
-	if fmt.Sprint(server.GetExtensions()) != "[binary_tensor_data model_configuration statistics]" {
-		t.Error(server)
 	}
 }
 

@@ -47,14 +47,14 @@ func parseExtension(rest []byte) target {
 		if region, ok = bytes.CutPrefix(rest, []byte("/cudasharedmemory/")); !ok {
 			return target{}
 		}
-		kinds = map[string]op{"status": opDeviceMemory, "register": opDeviceMemory, "unregister": opDeviceMemory}
+		kinds = map[string]op{"status": opDeviceStatus, "register": opDeviceRegister, "unregister": opDeviceUnregister}
 	}
 	if named, ok := bytes.CutPrefix(region, []byte("region/")); ok {
 		name, what, _ := bytes.Cut(named, []byte("/"))
 		return action(name, what, kinds)
 	}
 	t := target{op: kinds[string(region)]}
-	if t.op == opMemoryRegister {
+	if t.op == opMemoryRegister || t.op == opDeviceRegister {
 		return target{} // needs a name
 	}
 	return t
@@ -88,7 +88,9 @@ var extensions = [...]extension{
 	opMemoryStatus:     {get: true, manages: true, answer: (*Server).memoryStatus},
 	opMemoryRegister:   {post: true, manages: true, answer: (*Server).memoryRegister},
 	opMemoryUnregister: {post: true, manages: true, answer: (*Server).memoryUnregister},
-	opDeviceMemory:     {get: true, post: true, manages: true, answer: (*Server).deviceMemory},
+	opDeviceStatus:     {get: true, manages: true, answer: (*Server).deviceStatus},
+	opDeviceRegister:   {post: true, manages: true, answer: (*Server).deviceRegister},
+	opDeviceUnregister: {post: true, manages: true, answer: (*Server).deviceUnregister},
 }
 
 // request is one that is about models or the process.
@@ -349,9 +351,11 @@ func (s *Server) memoryUnregister(r *request) (any, error) {
 	return nil, err
 }
 
-func (s *Server) deviceMemory(r *request) (any, error) {
-	if !r.post {
-		return []any{}, nil // none is registered
-	}
-	return nil, triton.ErrDeviceMemory
-}
+// deviceStatus lists the CUDA shared memory: none is registered.
+func (s *Server) deviceStatus(*request) (any, error) { return []any{}, nil }
+
+func (s *Server) deviceRegister(*request) (any, error) { return nil, triton.ErrDeviceMemory }
+
+// deviceUnregister forgets what is not there. Clients that use none call it, too, to
+// begin with nothing registered.
+func (s *Server) deviceUnregister(*request) (any, error) { return nil, nil }

@@ -144,6 +144,7 @@ func TestTritonsExtensionsAnswerAsTriton(t *testing.T) {
 	f("GET", "/v2/cudasharedmemory/status", "", 200, `[]`)
 	f("POST", "/v2/cudasharedmemory/region/r/register", "{}", 501,
 		`{"error":"CUDA shared memory is not supported; use system shared memory, or send the tensors with the request"}`)
+	f("POST", "/v2/cudasharedmemory/unregister", "", 200, "")
 	f("POST", "/v2/repository/models/m/load", strings.Repeat(" ", maxManagement+1), 413, `{"error":"the request's body exceeds 65536 bytes"}`)
 }
 

@@ -32,7 +32,9 @@ const (
 	opMemoryStatus
 	opMemoryRegister
 	opMemoryUnregister
-	opDeviceMemory
+	opDeviceStatus
+	opDeviceRegister
+	opDeviceUnregister
 )
 
 // post reports whether the operation is called with POST, else with GET.

@@ -42,7 +42,7 @@ type Config struct {
 	WriteTimeout     time.Duration // for a client to take what is written at once; 0 means a minute
 	TLS              *tls.Config   // nil serves plain HTTP
 	Log              *slog.Logger
-	Access           AccessLog
+	Access           gateway.AccessLog
 	Version          string             // of the server, in its metadata
 	Triton           *triton.Extensions // nil has those that need no more than the path
 }
@@ -264,7 +264,7 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 		s.path.Serve(c)
 		client.end()
 	}
-	wanted := s.config.Access.wants(c.Response.Status)
+	wanted := s.config.Access.Wants(code(c.Response.Status) >= fasthttp.StatusInternalServerError)
 	s.answer(ctx, c, &h, t)
 	if wanted {
 		s.access(ctx, c, &h, began)

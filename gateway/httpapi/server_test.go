@@ -247,7 +247,7 @@ func TestAClientThatLeavesFreesItsPlace(t *testing.T) {
 
 func TestRequestsAreWrittenDown(t *testing.T) {
 	var out bytes.Buffer
-	address, server := serve(t, Config{Access: AccessLog{Log: slog.New(slog.NewJSONHandler(&out, nil)), Share: 1}})
+	address, server := serve(t, Config{Access: gateway.AccessLog{Log: slog.New(slog.NewJSONHandler(&out, nil)), Share: 1}})
 	talk(t, address, strings.Replace(score, "score HTTP", "score?key=secret HTTP", 1)+"Authorization: Bearer secret\r\nX-Request-Id: 17\r\nX-Ms-Client-Request-Id: mine\r\nUser-Agent: tester\r\nX-Forwarded-For: 10.0.0.1\r\n"+
 		"Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nContent-Length: 3\r\n\r\nabc", 1, silence)
 	var got map[string]any

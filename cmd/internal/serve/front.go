@@ -157,19 +157,22 @@ func newFront(o Options) (*front, error) {
 	if c.Access, err = f.accessLog(); err != nil {
 		return nil, err
 	}
-	if c.Triton, err = f.extensions(); err != nil {
+	g.Access = c.Access
+	extensions, err := f.extensions()
+	if err != nil {
 		return nil, err
 	}
+	c.Triton, g.Triton = extensions(o.HTTP), extensions(o.GRPC)
 	f.http, f.grpc = httpapi.New(f.path, c), grpcapi.New(f.path, g)
 	f.registry.MustRegister(f.http)
 	return f, nil
 }
 
-// extensions are what Triton's clients may ask beside scoring. What is about the
-// process takes the management key, and nobody needs it where all who can connect
-// are on this machine and a model repository is served, or where that is wanted.
-func (f *front) extensions() (*triton.Extensions, error) {
-	var err error
+// extensions makes what Triton's clients may ask beside scoring, for those that
+// connect to an address. What is about the process takes the management key, and
+// nobody needs it where all who can connect are on this machine and a model
+// repository is served, or where that is wanted.
+func (f *front) extensions() (at func(address string) *triton.Extensions, err error) {
 	if f.admin, err = f.managementKey(); err != nil {
 		return nil, err
 	}
@@ -182,8 +185,10 @@ func (f *front) extensions() (*triton.Extensions, error) {
 		f.memory = shm.New()
 		c.Regions = f.memory
 	}
-	c.Open = f.o.OpenManage || c.Models != nil && local(f.o.HTTP)
-	return triton.New(c), nil
+	return func(address string) *triton.Extensions {
+		c.Open = f.o.OpenManage || c.Models != nil && local(address)
+		return triton.New(c)
+	}, nil
 }
 
 // local reports whether only this machine can connect to an address.
@@ -195,7 +200,7 @@ func local(address string) bool {
 
 // accessLog opens the access log, if there is to be one. It is appended to, and
 // SIGHUP opens its file anew.
-func (f *front) accessLog() (a httpapi.AccessLog, err error) {
+func (f *front) accessLog() (a gateway.AccessLog, err error) {
 	switch f.o.AccessLog {
 	case "":
 		return a, nil
@@ -209,7 +214,7 @@ func (f *front) accessLog() (a httpapi.AccessLog, err error) {
 		}
 	}
 	f.registry.MustRegister(f.access)
-	return httpapi.AccessLog{Log: slog.New(slog.NewJSONHandler(f.access, nil)), Share: f.o.AccessShare}, nil
+	return gateway.AccessLog{Log: slog.New(slog.NewJSONHandler(f.access, nil)), Share: f.o.AccessShare}, nil
 }
 
 // start serves clients, says so, and keeps what that needs up to date until ctx

@@ -64,13 +64,15 @@ type call struct {
 	views   []tensor.Tensor // the outputs
 	binding *ort.IoBinding  // nil where an output is not given
 
+	long bool // the last run lasted longRun
+
 	mu      sync.Mutex
 	options *ort.RunOptions // of runs that can be terminated; nil before one was long
 	over    bool            // it was terminated
 }
 
-// longRun is what a run must last so that the next ones can be terminated: they
-// cost a few allocations more, since the runtime's Go binding has no options for
+// longRun is what a run must last so that the next one can be terminated: that
+// costs a few allocations, since the runtime's Go binding has no options for
 // runs over a binding.
 const longRun = time.Millisecond
 
@@ -192,34 +194,34 @@ func (c *call) Run() error {
 			return err
 		}
 	}
-	c.mu.Lock()
-	options, over := c.options, c.over
-	c.mu.Unlock()
-	switch {
-	case over:
-		return errTerminated
-	case options != nil:
-		return c.runDynamic(options)
+	options, err := c.begin()
+	if err != nil {
+		return err
 	}
 	began := time.Now()
-	var err error
-	if c.binding != nil {
+	if c.binding != nil && options == nil {
 		err = c.model.session.RunWithBinding(c.binding)
 	} else {
-		err = c.runDynamic(nil)
+		err = c.runDynamic(options)
 	}
-	if err == nil && time.Since(began) >= longRun {
-		err = c.makeTerminable()
-	}
+	c.long = time.Since(began) >= longRun
 	return err
 }
 
-// makeTerminable gives the next runs options, with which Terminate reaches them.
-func (c *call) makeTerminable() (err error) {
+// begin returns the options of the next run, with which Terminate reaches it,
+// or nil where the last one was too short for that to matter.
+func (c *call) begin() (_ *ort.RunOptions, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.options, err = ort.NewRunOptions()
-	return err
+	switch {
+	case c.over:
+		return nil, errTerminated
+	case !c.long:
+		return nil, nil
+	case c.options == nil:
+		c.options, err = ort.NewRunOptions()
+	}
+	return c.options, err
 }
 
 // Terminate implements accel.Call.

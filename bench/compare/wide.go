@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 
 // wideModel compares rows per second with the bare runtime at its best batch, and
 // a lone request with the model's own time, on one inference thread each.
-func wideModel(ctx context.Context, p *local.Processes, dir string) (err error) {
+func wideModel(ctx context.Context, p *local.Processes, dir string, w io.Writer) (err error) {
 	path := filepath.Join(dir, "wide.onnx")
 	if err := wide.Write(path); err != nil {
 		return err
@@ -70,9 +71,9 @@ func wideModel(ctx context.Context, p *local.Processes, dir string) (err error) 
 	}
 	ratio := median(ratios, func(s sample) float64 { return s.rate })
 	extra := median(lone, func(s sample) float64 { return s.p50 })
-	fmt.Printf("\nwide, one inference thread: %.0f%% of the rows per second of the bare loop (%.0f at its best batch, %.0f) with 64 connections; goal 90%%\n",
+	fmt.Fprintf(w, "\nwide, one inference thread: %.0f%% of the rows per second of the bare loop (%.0f at its best batch, %.0f) with 64 connections; goal 90%%\n",
 		100*ratio, median(ratios, func(s sample) float64 { return s.cpu }), median(ratios, func(s sample) float64 { return s.p50 }))
-	fmt.Printf("wide, one connection: the model's own time and %.0f µs at the median; goal 60 µs; an echo that computes for that time takes %.0f µs more than it\n",
+	fmt.Fprintf(w, "wide, one connection: the model's own time and %.0f µs at the median; goal 60 µs; an echo that computes for that time takes %.0f µs more than it\n",
 		extra, median(floor, func(s sample) float64 { return s.p50 }))
 	return nil
 }

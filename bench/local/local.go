@@ -133,6 +133,9 @@ func (p *Process) poll(ask func() bool) error {
 	return fmt.Errorf("%s is not ready after %v", p.cmd.Path, patience)
 }
 
+// Answers waits until ask, which asks the process something, says yes.
+func (p *Process) Answers(ask func() bool) error { return p.poll(ask) }
+
 // Listening waits until address accepts.
 func (p *Process) Listening(address string) error {
 	return p.poll(func() bool {

@@ -162,7 +162,7 @@ func heading(w io.Writer, busy string) {
 	fmt.Fprint(w, `
 CPU is that of all of a target's processes. Its ratio is to the echo above, which answers the same bytes; of the servers in Python, which
 run the same model, to Sluice in Azure ML's form. Every answer was checked: as bytes, of those servers within 0.0001. A server in Python
-has a process per core, MLServer one, which costs it least.
+has a process per core, MLServer one.
 
 `)
 }

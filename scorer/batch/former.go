@@ -189,8 +189,8 @@ func (f *Former) Form(now scorer.Instant, idle int, hurry bool, p *Plan) {
 	if s == nil {
 		return
 	}
-	size, wait := f.choose(s, now, idle, p)
-	if wait > 0 && !hurry {
+	size, wait := f.choose(s, now, idle, hurry, p)
+	if wait > 0 {
 		p.Wait = wait
 		f.trace.waits++
 		return
@@ -208,20 +208,21 @@ func (f *Former) Form(now scorer.Instant, idle int, hurry bool, p *Plan) {
 }
 
 // choose is how many rows of s run next, or until when it is better to wait.
-func (f *Former) choose(s *shape, now scorer.Instant, idle int, p *Plan) (size int, wait scorer.Instant) {
+func (f *Former) choose(s *shape, now scorer.Instant, idle int, hurry bool, p *Plan) (size int, wait scorer.Instant) {
 	if f.fixed {
-		oldest := s.jobs.first().arrived.Add(f.policy.Delay)
 		p.why = ByPolicy
-		if size = f.policy.cut(s.rows, f.limit, oldest <= now); size == 0 {
-			return 0, oldest
+		until := s.jobs.first().arrived.Add(f.policy.Delay)
+		if size = f.policy.cut(s.rows, f.limit, hurry || until <= now); size == 0 {
+			return 0, until
 		}
 		return size, 0
 	}
-	size = f.size(s, now, idle, p)
-	if idle == 0 && f.batchable && size == s.rows && size < f.limit {
-		wait = f.hold(s, now)
+	if idle == 0 && !hurry && f.batchable {
+		if wait = f.hold(s, now); wait > 0 {
+			return 0, wait
+		}
 	}
-	return size, wait
+	return f.size(s, now, idle, p), 0
 }
 
 // size is how many rows of s are to run next.

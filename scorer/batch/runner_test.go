@@ -420,6 +420,29 @@ func TestAQuietModelDoesNotWaitForAFloodedOne(t *testing.T) {
 	}
 }
 
+// A delay that was set is kept by the timer, and ends when the queue closes.
+func TestADelayIsKept(t *testing.T) {
+	device := &summer{sig: sums(-1, 1)}
+	r := NewRunner(1)
+	defer r.Close()
+	q := r.Open(device, Options{Limit: 4, Policy: &Policy{Delay: 20 * time.Millisecond}})
+	began := time.Now()
+	a, b := newCaller(1, 1), newCaller(1, 2)
+	q.Submit(&a.job)
+	q.Submit(&b.job)
+	a.want(t, scorer.OK, 1)
+	b.want(t, scorer.OK, 2)
+	if took := time.Since(began); took < 20*time.Millisecond || !slices.Equal(device.ran(), []int{2}) {
+		t.Errorf("ran %v after %v", device.ran(), took)
+	}
+	q.Close()
+	endless := r.Open(device, Options{Limit: 4, Policy: &Policy{Delay: time.Hour}})
+	c := newCaller(1, 3)
+	endless.Submit(&c.job)
+	endless.Close()
+	c.want(t, scorer.OK, 3)
+}
+
 // Two flooded models get as much of the device's time each, not as many runs.
 func TestModelsShareADeviceByTime(t *testing.T) {
 	r := &Runner{free: map[string]int{}, most: map[string]int{}}

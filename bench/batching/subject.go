@@ -210,11 +210,11 @@ func (v *served) closed(callers, rows int, d, think time.Duration) (float64, []t
 					return
 				}
 				done := time.Now()
-				if now.After(warm) && done.Before(end) {
+				if done.After(warm) && done.Before(end) {
 					count.Add(1)
-					if len(times[k]) < 1<<16 {
-						times[k] = append(times[k], done.Sub(now))
-					}
+				}
+				if now.After(warm) && len(times[k]) < 1<<16 {
+					times[k] = append(times[k], done.Sub(now))
 				}
 				if think > 0 {
 					time.Sleep(think)

@@ -46,6 +46,8 @@ const (
 	tolerance = 0.97  // of the most rows per second: what is that good is as good
 	hope      = 0.9   // time per row of a size beyond what ran, of that of the largest
 	distrust  = 0.1   // most by which a size that has not run for long is expected to have improved
+	seldom    = 0.35  // the same of a size that has run but a few times
+	enough    = 8     // runs of a size after which it is believed
 	forgotten = 16384 // runs of others after which it is
 	minSpread = 0.005 // of the mean: the least deviation that is believed
 	handling  = 1500  // nanoseconds that a run costs beside the device\'s time: forming it, waking, answering
@@ -131,14 +133,17 @@ func (c *Curve) at(rows float64) float64 {
 	return c.est[i] + (c.est[i+1]-c.est[i])*(rows-lo)/(hi-lo)
 }
 
-// hoped is at of a whole size, less what a size that has not run for long may
-// have improved. The first runs of a size are no verdict.
+// hoped is at of a whole size, or less: what it may take in truth where it ran seldom
+// or not for long, so that a verdict which others on the machine disturbed is not for
+// ever. The first runs of a size are no verdict at all.
 func (c *Curve) hoped(rows int) float64 {
 	t := c.at(float64(rows))
 	i := cellOf(rows)
 	switch k := &c.cells[i]; {
 	case k.n >= fastest:
-		return t * (1 - distrust*math.Min(1, float64(c.runs-k.seen)/forgotten))
+		few := seldom * math.Max(0, 1-k.n/enough)
+		old := distrust * math.Min(1, float64(c.runs-k.seen)/forgotten)
+		return t * (1 - math.Max(few, old))
 	case k.n > 0 && i > 0:
 		return math.Min(t, hope*c.est[i-1]*float64(rows)/float64(sizeOf(i-1)))
 	}

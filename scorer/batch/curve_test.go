@@ -107,8 +107,18 @@ func TestUnknownSizesAreTriedOneByOne(t *testing.T) {
 	}
 }
 
-// A size that was measured while the machine was busy is tried again.
+// A size that was measured while the machine was busy is tried again, whether it was
+// by a little or by a lot.
 func TestABadStartIsForgiven(t *testing.T) {
+	device := func(rows int) float64 { return 1e6 * (10 + float64(rows)) }
+	var flat Curve
+	flat.Restore([]Point{{8, time.Duration(device(8)), 0, 3}, {16, time.Duration(device(16)), 0, 3}, {32, time.Duration(1.25 * device(32)), 0, 3}})
+	for range 1000 {
+		flat.Observe(flat.try, time.Duration(device(flat.try)))
+	}
+	if flat.Best() < 32 {
+		t.Errorf("the best size is taken to be %d; want 32 or more", flat.Best())
+	}
 	var c Curve
 	for rows := 1; rows <= 32; rows *= 2 {
 		slow := 1.0

@@ -59,15 +59,15 @@ func (s *Set) restore(name string) (learnt []batch.ShapeCosts) {
 }
 
 // costsKey names what is kept of a model on a device: all that changes what a run
-// costs.
-func costsKey(digest, driver string, d accel.Device, threads int) string {
+// costs, or which sizes were tried.
+func costsKey(digest, driver string, d accel.Device, threads, maxBatch int) string {
 	clean := func(r rune) rune {
 		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {
 			return r
 		}
 		return '-'
 	}
-	return strings.Map(clean, fmt.Sprintf("%s %s %s %s %d %d", strings.TrimPrefix(digest, "sha256:"), driver, d.ID, d.Name, d.Slots, threads)) + ".json"
+	return strings.Map(clean, fmt.Sprintf("%s %s %s %s %d %d %d", strings.TrimPrefix(digest, "sha256:"), driver, d.ID, d.Name, d.Slots, threads, maxBatch)) + ".json"
 }
 
 // Explained is a version's name and what it knows of its runs.

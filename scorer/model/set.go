@@ -175,7 +175,7 @@ func (s *Set) load(c Config) (*Version, error) {
 	if err := c.Batching.CheckPad(inst.Signature()); err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", c.Path, err), inst.Close())
 	}
-	kept := costsKey(c.digest, driver.Name(), device, c.Threads)
+	kept := costsKey(c.digest, driver.Name(), device, c.Threads, c.MaxBatch)
 	limit, learnt, err := warmUp(inst, c.MaxBatch, s.restore(kept))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())

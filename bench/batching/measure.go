@@ -229,7 +229,7 @@ func (t *trial) byChance(rate float64) error {
 // twoModels shows what the flood of one model does to another on the same device,
 // which has a request now and then.
 func (b *bench) twoModels(ctx context.Context, out *tabwriter.Writer, list []*subject) error {
-	for _, pair := range [][2]string{{"wide", "magika"}, {"recogniser", "direction"}} {
+	for _, pair := range [][2]string{{"wide", "magika"}, {"wide", "direction"}, {"recogniser", "direction"}} {
 		var both []variant
 		for _, s := range list {
 			if s.name == pair[0] || s.name == pair[1] {

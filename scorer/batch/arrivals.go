@@ -13,11 +13,13 @@ import (
 // burst, of which the next is microseconds away, is told from a trickle of the same
 // rate, and callers who ask again once they are answered are known.
 type arrivals struct {
-	last   scorer.Instant
-	ended  scorer.Instant // the last run
-	since  scorer.Instant // when the window that counts began
-	count  float64        // rows since then
-	recent float64        // rows before, each weighing less the longer ago it came
+	last  scorer.Instant
+	ended scorer.Instant // the last run
+	since scorer.Instant // when the window that counts began
+	count float64        // rows since then
+	// The window before.
+	before float64 // rows
+	lasted float64 // nanoseconds
 
 	// How often it took how long until the next request came, by power of two; all
 	// halved now and then.
@@ -29,12 +31,14 @@ type arrivals struct {
 type bins [binCount]uint16
 
 const (
-	binCount = 26                              // below 256 ns, 512 ns, … 8.6 s and above
-	binShift = 8                               // of the first bin
-	maxGaps  = 512                             // counted, before all are halved
-	minGaps  = 8                               // before they are believed
-	memory   = float64(500 * time.Millisecond) // of recent
-	window   = 20 * time.Millisecond           // that is counted before it is added to recent
+	binCount = 26  // below 256 ns, 512 ns, … 8.6 s and above
+	binShift = 8   // of the first bin
+	maxGaps  = 512 // counted, before all are halved
+	minGaps  = 8   // before they are believed
+
+	// A window ends after so many rows, which are several batches, or so long.
+	window    = 128
+	maxWindow = 500 * time.Millisecond
 )
 
 // note counts a request of rows that came at now.
@@ -51,8 +55,8 @@ func (a *arrivals) note(now scorer.Instant, rows int) {
 		a.halve()
 	}
 	a.last = now
-	if elapsed := now.Sub(a.since); elapsed >= window {
-		a.recent = (a.recent + a.count) * math.Exp(-float64(elapsed)/memory)
+	if elapsed := now.Sub(a.since); a.count >= window || elapsed >= maxWindow {
+		a.before, a.lasted = a.count, float64(elapsed)
 		a.since, a.count = now, 0
 	}
 	a.count += float64(rows)
@@ -67,13 +71,13 @@ func (a *arrivals) halve() {
 	}
 }
 
-// rate is rows per nanosecond.
+// rate is rows per nanosecond, of this window and the one before. A few rows prove
+// nothing: those that are missing to a window are taken to need as long as one may
+// last.
 func (a *arrivals) rate(now scorer.Instant) float64 {
-	elapsed := float64(now.Sub(a.since))
-	if elapsed < float64(window) {
-		return (a.recent + a.count) / memory
-	}
-	return (a.recent + a.count) * math.Exp(-elapsed/memory) / memory
+	rows := a.before + a.count
+	missing := math.Max(0, 1-rows/window)
+	return rows / (a.lasted + float64(now.Sub(a.since)) + missing*float64(maxWindow) + 1)
 }
 
 // binOf is the bin of a time in nanoseconds.

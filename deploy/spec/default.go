@@ -86,6 +86,10 @@ func (e *Endpoint) defaulted() *Endpoint {
 		t := *e.Spec.Auth.Token
 		d.Spec.Auth.Token = &t
 	}
+	if e.Spec.CORS != nil {
+		c := *e.Spec.CORS
+		d.Spec.CORS = &c
+	}
 	d.Default()
 	return &d
 }

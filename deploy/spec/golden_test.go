@@ -75,6 +75,20 @@ func TestEndpointFindings(t *testing.T) {
 	}
 }
 
+func TestFindingsChangeNothing(t *testing.T) {
+	for name, data := range inputs(t, "endpoint") {
+		endpoints, _ := Decode(name, data)
+		untouched, _ := Decode(name, data)
+		for i, e := range endpoints {
+			e.Validate()
+			e.ClusterOnly()
+			if !reflect.DeepEqual(e, untouched[i]) {
+				t.Errorf("%s: to validate it changed %+v to %+v", name, untouched[i].Spec, e.Spec)
+			}
+		}
+	}
+}
+
 func TestDefaultChangesNoVerdict(t *testing.T) {
 	for name, data := range inputs(t, "endpoint") {
 		endpoints, _ := Decode(name, data)

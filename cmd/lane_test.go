@@ -13,17 +13,21 @@ import (
 // certificate of the right authority is left out at both ends.
 func TestLanesAreEncrypted(t *testing.T) {
 	ca, dir := newAuthority(t), t.TempDir()
+	trusted := filepath.Join(dir, "ca.pem")
+	write := func(path string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(trusted, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})) // once: every process reads it as it starts
 	files := func(name string, a *authority) []string {
 		t.Helper()
 		_, cert, key := a.sign(2)
-		list := []string{"--lane-tls-cert", name + ".pem", "--lane-tls-key", name + ".key", "--lane-tls-ca", "ca.pem"}
-		for i, data := range map[int][]byte{1: cert, 3: key, 5: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})} {
-			list[i] = filepath.Join(dir, list[i])
-			if err := os.WriteFile(list[i], data, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		return list
+		pair := filepath.Join(dir, name)
+		write(pair+".pem", cert)
+		write(pair+".key", key)
+		return []string{"--lane-tls-cert", pair + ".pem", "--lane-tls-key", pair + ".key", "--lane-tls-ca", trusted}
 	}
 	lane, admin := free(t), free(t)
 	start(t, "scorer", append(files("scorer", ca), "--file", digits+"endpoint.yaml", "--listen", "tls://"+lane, "--metrics", "tls://"+admin)...)
@@ -33,7 +37,7 @@ func TestLanesAreEncrypted(t *testing.T) {
 		return http, admin
 	}
 	_, stranger := gateway(files("stranger", newAuthority(t)))
-	_, nobody := gateway([]string{"--lane-tls-ca", filepath.Join(dir, "ca.pem")})
+	_, nobody := gateway([]string{"--lane-tls-ca", trusted})
 	served, mine := gateway(files("gateway", ca))
 	eventually(t, "ready", ready(mine))
 	count(t, "http://"+served, 20)

@@ -218,22 +218,22 @@ func (f *front) accessLog() (a gateway.AccessLog, err error) {
 }
 
 // start serves clients, says so, and keeps what that needs up to date until ctx
-// ends. Errors go to failed.
+// ends. Metrics, which tell whether the process is ready, come last: whoever hears
+// that it is finds all the others. Errors go to failed.
 func (f *front) start(ctx context.Context, failed chan<- error) {
 	if f.certs != nil {
 		go f.certs.Watch(ctx, f.o.Log)
 	}
 	http, err := listen(f.o.HTTP, nil, f.http, failed)
-	var grpc, metrics net.Addr
+	var grpc, management, metrics net.Addr
 	if err == nil {
 		grpc, err = listen(f.o.GRPC, nil, f.grpc, failed)
 	}
 	if err == nil {
-		metrics, err = listen(f.o.Metrics, f.certs, admin(f.registry, f.http.Ready, f.explain), failed)
-	}
-	var management net.Addr
-	if err == nil {
 		management, err = f.manage(failed)
+	}
+	if err == nil {
+		metrics, err = listen(f.o.Metrics, f.certs, admin(f.registry, f.http.Ready, f.explain), failed)
 	}
 	if err != nil {
 		failed <- err

@@ -302,9 +302,10 @@ func (m *models) Index() []triton.Entry {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	names = slices.Sorted(maps.Keys(union(names, slices.Collect(maps.Keys(m.loaded)))))
+	names = slices.AppendSeq(names, maps.Keys(m.loaded))
+	slices.Sort(names)
 	list := []triton.Entry{}
-	for _, name := range names {
+	for _, name := range slices.Compact(names) {
 		one, s := m.loaded[name], m.status[name]
 		state, versions := s.state, s.versions
 		if one != nil { // and it serves, whatever becomes of a change
@@ -318,14 +319,6 @@ func (m *models) Index() []triton.Entry {
 		}
 	}
 	return list
-}
-
-func union(a, b []string) map[string]bool {
-	all := map[string]bool{}
-	for _, name := range slices.Concat(a, b) {
-		all[name] = true
-	}
-	return all
 }
 
 // poll follows the folder until ctx ends.

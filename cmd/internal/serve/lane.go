@@ -261,11 +261,5 @@ func (d *directory) spread(s *gateway.Snapshot) {
 			}
 		}
 	}
-	for name, e := range s.Endpoints() {
-		for _, v := range e.Versions {
-			if k := (gateway.Key{Endpoint: name, Version: v.Name}); d.others[k] == nil {
-				v.Pool.SetReplicas(offered[k])
-			}
-		}
-	}
+	fill(s, d.others, func(k gateway.Key) []gateway.Offered { return offered[k] })
 }

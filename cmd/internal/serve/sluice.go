@@ -116,21 +116,13 @@ func configs(endpoints []*spec.Endpoint, registered registry) (list []model.Conf
 	return list
 }
 
-// fill gives the versions of s that are models their replicas, or none where their
-// model is not loaded.
-func fill(s *gateway.Snapshot, stage *model.Stage, others map[gateway.Key]*used) {
-	for name, e := range s.Endpoints() {
-		for _, v := range e.Versions {
-			if others[gateway.Key{Endpoint: name, Version: v.Name}] != nil {
-				continue
-			}
-			var replicas []gateway.Offered
-			if one := stage.Versions()[model.Key{Endpoint: name, Version: v.Name}]; one != nil {
-				replicas = []gateway.Offered{{Scorer: one, Offer: one.Offer()}}
-			}
-			v.Pool.SetReplicas(replicas)
-		}
+// staged is what a version's model offers; nothing where that is not loaded.
+func staged(stage *model.Stage, k gateway.Key) []gateway.Offered {
+	one := stage.Versions()[model.Key(k)]
+	if one == nil {
+		return nil
 	}
+	return []gateway.Offered{{Scorer: one, Offer: one.Offer()}}
 }
 
 // applyLocal makes endpoints what requests see: their models are loaded, and their
@@ -150,7 +142,9 @@ func (f *front) applyLocal(ctx context.Context, set *model.Set, endpoints []*spe
 		f.others.retire(others)
 		return err
 	}
-	old := f.others.commit(others, func() { fill(s, stage, others) })
+	old := f.others.commit(others, func() {
+		fill(s, others, func(k gateway.Key) []gateway.Offered { return staged(stage, k) })
+	})
 	f.apply(s, endpoints)
 	f.others.retire(old)
 	stage.Commit()

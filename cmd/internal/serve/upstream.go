@@ -141,6 +141,18 @@ func (s *upstreams) commit(next map[gateway.Key]*used, fill func()) (old map[gat
 	return old
 }
 
+// fill gives the versions of s their replicas, which offered knows by version, but
+// for those of others.
+func fill(s *gateway.Snapshot, others map[gateway.Key]*used, offered func(gateway.Key) []gateway.Offered) {
+	for name, e := range s.Endpoints() {
+		for _, v := range e.Versions {
+			if k := (gateway.Key{Endpoint: name, Version: v.Name}); others[k] == nil {
+				v.Pool.SetReplicas(offered(k))
+			}
+		}
+	}
+}
+
 // retire closes those that are not used, in the background: requests that are under
 // way are answered first.
 func (s *upstreams) retire(list map[gateway.Key]*used) {

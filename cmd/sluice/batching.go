@@ -28,14 +28,15 @@ func explainCommand() *cobra.Command {
 		Use: "batching [ENDPOINT[/VERSION]]", Short: "What runs of models cost, and why the last batches have the size that they have", Args: cobra.MaximumNArgs(1),
 		Example: "  sluice explain batching\n  sluice explain batching digits/mlp",
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			list, err := explained(c.Context(), from, strings.Join(args, ""))
 			if err != nil {
 				return err
 			}
 			if output == "json" {
-				e := json.NewEncoder(c.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(list)
+				return printJSON(c.OutOrStdout(), list)
 			}
 			for i := range list {
 				if err := explain(c.OutOrStdout(), &list[i]); err != nil {

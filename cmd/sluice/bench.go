@@ -132,8 +132,8 @@ func (o *benchOptions) run(c *cobra.Command, args []string) error {
 // check completes the options, or tells what is wrong with them.
 func (o *benchOptions) check() (err error) {
 	o.limits.Late, o.limits.CPU = bench.DefaultLimits.Late, bench.DefaultLimits.CPU
-	if o.output != "text" && o.output != "json" {
-		return fmt.Errorf("--output %s: must be text or json", o.output)
+	if err := checkOutput(o.output); err != nil {
+		return err
 	}
 	if o.repeats < 1 {
 		return fmt.Errorf("--repeats %d: must be at least 1", o.repeats)

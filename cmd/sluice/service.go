@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -50,8 +49,8 @@ func (t *target) flags(c *cobra.Command) {
 
 // client is for the server, when the flags are good.
 func (t *target) client() (*api.Client, error) {
-	if t.output != "json" && t.output != "text" {
-		return nil, fmt.Errorf("--output %s: must be json or text", t.output)
+	if err := checkOutput(t.output); err != nil {
+		return nil, err
 	}
 	key, err := os.ReadFile(t.adminFile)
 	if err != nil {
@@ -60,35 +59,31 @@ func (t *target) client() (*api.Client, error) {
 	return api.NewClient(t.url, strings.TrimSpace(string(key))), nil
 }
 
-// print writes the answer, as JSON or as the text of it.
-func (t *target) print(c *cobra.Command, answer any, text string) error {
-	if t.output == "text" {
-		_, err := fmt.Fprintln(c.OutOrStdout(), text)
+// asked calls the server, and prints its answer: as JSON, or as the text of it.
+func asked[T any](c *cobra.Command, t *target, call func(*api.Client) (T, error), text func(T) string) error {
+	client, err := t.client()
+	if err != nil {
 		return err
 	}
-	e := json.NewEncoder(c.OutOrStdout())
-	e.SetIndent("", "  ")
-	return e.Encode(answer)
+	answer, err := call(client)
+	if err != nil {
+		return err
+	}
+	if t.output == "json" {
+		return printJSON(c.OutOrStdout(), answer)
+	}
+	_, err = fmt.Fprintln(c.OutOrStdout(), text(answer))
+	return err
 }
 
-func (t *target) printKeys(c *cobra.Command, k api.Keys) error {
-	return t.print(c, k, "primary "+k.Primary+"\nsecondary "+k.Secondary)
-}
+func keysText(k api.Keys) string { return "primary " + k.Primary + "\nsecondary " + k.Secondary }
 
 func getKeysCommand() *cobra.Command {
 	var t target
 	c := &cobra.Command{
 		Use: "get-keys", Short: "Print an endpoint's two keys", Args: cobra.NoArgs, Example: "  sluice service get-keys -n digits",
 		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := t.client()
-			if err != nil {
-				return err
-			}
-			keys, err := client.Keys(c.Context(), t.name)
-			if err != nil {
-				return err
-			}
-			return t.printKeys(c, keys)
+			return asked(c, &t, func(to *api.Client) (api.Keys, error) { return to.Keys(c.Context(), t.name) }, keysText)
 		},
 	}
 	t.flags(c)
@@ -105,15 +100,7 @@ func regenKeyCommand() *cobra.Command {
 			if c.Flags().Changed("set-key") && r.Value == "" {
 				return errors.New("--set-key is empty; leave it out to have a key generated")
 			}
-			client, err := t.client()
-			if err != nil {
-				return err
-			}
-			keys, err := client.SetKey(c.Context(), t.name, r)
-			if err != nil {
-				return err
-			}
-			return t.printKeys(c, keys)
+			return asked(c, &t, func(to *api.Client) (api.Keys, error) { return to.SetKey(c.Context(), t.name, r) }, keysText)
 		},
 	}
 	t.flags(c)
@@ -130,15 +117,8 @@ func getAccessTokenCommand() *cobra.Command {
 		Use: "get-access-token", Short: "Make a token for an endpoint with auth.mode token", Args: cobra.NoArgs,
 		Example: "  sluice service get-access-token -n digits\n  sluice service get-access-token -n digits --subject batch --scope call,low --lifetime 600 -o text",
 		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := t.client()
-			if err != nil {
-				return err
-			}
-			token, err := client.Token(c.Context(), t.name, r)
-			if err != nil {
-				return err
-			}
-			return t.print(c, token, token.Access)
+			return asked(c, &t, func(to *api.Client) (api.Token, error) { return to.Token(c.Context(), t.name, r) },
+				func(made api.Token) string { return made.Access })
 		},
 	}
 	t.flags(c)

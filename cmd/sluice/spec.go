@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -38,21 +37,19 @@ func validateCommand() *cobra.Command {
 }
 
 func printFindings(w io.Writer, output string, findings spec.Findings) error {
-	switch output {
-	case "text":
-		for _, f := range findings {
-			fmt.Fprintln(w, f)
-		}
-		return nil
-	case "json":
+	if err := checkOutput(output); err != nil {
+		return err
+	}
+	if output == "json" {
 		if findings == nil {
 			findings = spec.Findings{}
 		}
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(findings)
+		return printJSON(w, findings)
 	}
-	return fmt.Errorf("--output %s: must be text or json", output)
+	for _, f := range findings {
+		fmt.Fprintln(w, f)
+	}
+	return nil
 }
 
 func schemaCommand() *cobra.Command {

@@ -125,12 +125,12 @@ func TestKeysRotate(t *testing.T) {
 				if _, err := v.Authenticate([]byte(made.Access)); err != nil {
 					t.Errorf("day %d: %v", day, err)
 				}
-				time.Sleep(issue.MaxLife / 3)
+				time.Sleep(issue.MaxLife / 3) // in synctest's time, as below
 			}
 			if _, err := v.Authenticate([]byte(made.Access)); err != nil { // within the skew
 				t.Errorf("at its end, on day %d: %v", day, err)
 			}
-			time.Sleep(2 * time.Minute)
+			time.Sleep(2 * time.Minute) // to the end of the skew
 			if _, err := v.Authenticate([]byte(made.Access)); !errors.Is(err, auth.ErrEnded) {
 				t.Errorf("after its end, on day %d: %v", day, err)
 			}
@@ -147,7 +147,7 @@ func TestOldKeysAreGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := ids(t, raw)
-		time.Sleep(4 * 24 * time.Hour)
+		time.Sleep(4 * 24 * time.Hour) // in synctest's time
 		raw, err = maker.JWKS()
 		if err != nil {
 			t.Fatal(err)

@@ -4,7 +4,6 @@
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -140,7 +139,7 @@ func (a *server) operation(name string, status int, do do) http.HandlerFunc {
 		if err != nil {
 			e := public(err)
 			fail(w, e)
-			a.log.Log(context.Background(), slog.LevelWarn, "management operation refused", append(attrs, "status", e.Status, "error", err)...)
+			a.log.Warn("management operation refused", append(attrs, "status", e.Status, "error", err)...)
 			return
 		}
 		a.log.Info("management operation", append(attrs, "status", status)...)

@@ -27,10 +27,7 @@ func put(t *testing.T, dir string, files map[string]string) {
 		path := filepath.Join(dir, name)
 		data := []byte(content)
 		if strings.HasSuffix(content, ".onnx") {
-			var err error
-			if data, err = os.ReadFile(digits + content); err != nil {
-				t.Fatal(err)
-			}
+			data = read(t, digits+content)
 		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
@@ -71,11 +68,7 @@ func (s tritonLike) wants(method, path, body string, status int, want string) {
 // one is a request of one row of the digits example.
 func one(t *testing.T) []byte {
 	t.Helper()
-	body, err := os.ReadFile(digits + "requests/one.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return body
+	return read(t, digits+"requests/one.json")
 }
 
 // version is the version that serves a model, or how the call ended.

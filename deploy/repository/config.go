@@ -168,8 +168,13 @@ func empty(v any) bool {
 
 // reasons say why a setting has no effect.
 var reasons = map[string]string{
-	"preferred_batch_size":         "a batch is what waits when a device is free",
-	"max_queue_delay_microseconds": "nothing waits for a batch to fill",
+	"preferred_batch_size":         "batches are formed by what runs cost; a specification can set batching.preferredBatchSizes",
+	"max_queue_delay_microseconds": "batches are formed by what runs cost; a specification can set batching.maxQueueDelayMicroseconds",
+	"priority_levels":              "a specification can set batching.priorityLevels",
+	"default_priority_level":       "a specification can set batching.defaultPriorityLevel",
+	"timeout_action":               "a specification can set batching.timeoutAction",
+	"max_queue_size":               "a specification can set batching.maxQueueSize",
+	"rate_limiter":                 "a specification can set batching.resources",
 	"model_warmup":                 "every model is warmed up with zeros before it serves",
 	"optimization":                 "the runtime's own optimizations are always on",
 	"optional":                     "every input must be sent",

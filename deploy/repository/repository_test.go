@@ -64,12 +64,15 @@ func TestEverythingThatIsWrongIsToldAtOnce(t *testing.T) {
 		"config.pbtxt:6: version_policy: must be a message in braces")
 	f("max_batch_size: 4\ndynamic_batching {\n  preferred_batch_size: [ 4, 8 ]\n  max_queue_delay_microseconds: 100\n}\n"+
 		"instance_group [ { count: 2 kind: KIND_CPU } ]\nresponse_cache { enable: true }\noptimization { graph { level: 1 } }\nmodel_warmup { name: 'w' }", true,
-		"config.pbtxt:3: warning: dynamic_batching.preferred_batch_size: is shown to clients and has no effect: a batch is what waits when a device is free",
-		"config.pbtxt:4: warning: dynamic_batching.max_queue_delay_microseconds: is shown to clients and has no effect: nothing waits for a batch to fill",
+		"config.pbtxt:3: warning: dynamic_batching.preferred_batch_size: is shown to clients and has no effect: batches are formed by what runs cost; a specification can set batching.preferredBatchSizes",
+		"config.pbtxt:4: warning: dynamic_batching.max_queue_delay_microseconds: is shown to clients and has no effect: batches are formed by what runs cost; a specification can set batching.maxQueueDelayMicroseconds",
 		"config.pbtxt:6: warning: instance_group[0].count: is shown to clients and has no effect: as many runs go side by side as the device has slots (--cpu-slots)",
 		"config.pbtxt:7: warning: response_cache.enable: is shown to clients and has no effect: answers are not cached",
 		"config.pbtxt:8: warning: optimization: is shown to clients and has no effect: the runtime's own optimizations are always on",
 		"config.pbtxt:9: warning: model_warmup: is shown to clients and has no effect: every model is warmed up with zeros before it serves")
+	f("dynamic_batching { priority_levels: 2\n default_queue_policy {\n timeout_action: DELAY } }", true,
+		"config.pbtxt:1: warning: dynamic_batching.priority_levels: is shown to clients and has no effect: a specification can set batching.priorityLevels",
+		"config.pbtxt:3: warning: dynamic_batching.default_queue_policy.timeout_action: is shown to clients and has no effect: a specification can set batching.timeoutAction")
 	f("ensemble_scheduling { step { model_name: 'a' } step { model_name: 'b' } }", false,
 		"config.pbtxt:1: ensemble_scheduling: is not supported by this server; leave it out, or serve the model elsewhere")
 	f("max_batch_size: 1\nmax_batch_size: 2", false, "config.pbtxt:2: max_batch_size: is there twice")

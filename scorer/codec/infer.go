@@ -240,12 +240,8 @@ func readFlag(s *scanner, name string) bool {
 
 // readNatural reads a whole number of at most most.
 func readNatural(s *scanner, name, what string, most uint64) uint64 {
-	d := decimal{}
-	if isDigit(s.peek()) {
-		d = s.number()
-	}
-	n, _, ok := d.integer()
-	if !ok || n > most || len(d.text) == 0 {
+	n, ok := s.natural()
+	if !ok || n > most {
 		s.fail("Unable to parse '%s': it must be %s", name, what)
 		return 0
 	}
@@ -332,14 +328,10 @@ func (r *Infer) readShape(s *scanner, in *input) {
 			s.fail("a shape has at most %d dimensions", maxDims)
 			return
 		}
-		if !isDigit(s.peek()) {
+		m, ok := s.natural()
+		if !ok || m > math.MaxInt64 {
 			s.fail("Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer")
 			return
-		}
-		d := s.number()
-		m, _, ok := d.integer()
-		if s.err == nil && (!ok || m > math.MaxInt64) {
-			s.fail("Unable to parse 'shape': attempt to access JSON non-unsigned-integer as unsigned-integer")
 		}
 		r.shapes = append(r.shapes, int64(m))
 	}
@@ -444,12 +436,8 @@ func index(list []tensor.Info, name []byte) int {
 
 // readClasses reads how many classes are asked for.
 func readClasses(s *scanner) int {
-	d := decimal{}
-	if isDigit(s.peek()) {
-		d = s.number()
-	}
-	n, _, ok := d.integer()
-	if !ok || len(d.text) == 0 {
+	n, ok := s.natural()
+	if !ok {
 		s.fail("Unable to set 'classification': attempt to access JSON non-unsigned-integer as unsigned-integer")
 		return 0
 	}

@@ -165,6 +165,17 @@ func (d *decimal) integer() (magnitude uint64, negative, ok bool) {
 	return m, d.negative, err == nil
 }
 
+// natural reads a number that is written without sign, fraction and exponent. False:
+// something else comes next, or it does not fit 64 bits.
+func (s *scanner) natural() (uint64, bool) {
+	if !isDigit(s.peek()) {
+		return 0, false
+	}
+	d := s.number()
+	n, _, ok := d.integer()
+	return n, ok && len(d.text) > 0
+}
+
 // appendFloat writes the shortest decimal that reads back as f.
 func appendFloat(dst []byte, f float64, bits int) []byte {
 	switch {

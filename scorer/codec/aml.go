@@ -53,11 +53,9 @@ func (r *Infer) amlMember(s *scanner, sig *tensor.Signature, name []byte) {
 		s.skip(2)
 		return
 	}
-	for k := range r.given {
-		if r.given[k].index == i {
-			s.fail("input '%s' is given twice", sig.Inputs[i].Name)
-			return
-		}
+	if r.input(i) != nil {
+		s.fail("input '%s' is given twice", sig.Inputs[i].Name)
+		return
 	}
 	r.given = append(r.given, r.amlTensor(s, i, &sig.Inputs[i], sig.Batchable()))
 }

@@ -66,13 +66,9 @@ func (r *Infer) assemble(sig *tensor.Signature, model string) error {
 
 // missing says which inputs are.
 func (r *Infer) missing(sig *tensor.Signature, model string) error {
-	has := make([]bool, len(sig.Inputs))
-	for i := range r.given {
-		has[r.given[i].index] = true
-	}
 	var got, lack []string
 	for i := range sig.Inputs {
-		if name := "'" + sig.Inputs[i].Name + "'"; has[i] {
+		if name := "'" + sig.Inputs[i].Name + "'"; r.input(i) != nil {
 			got = append(got, name)
 		} else {
 			lack = append(lack, name)

@@ -399,12 +399,20 @@ func (r *Infer) take(sig *tensor.Signature, model string, name []byte, in input)
 	if in.index = index(sig.Inputs, name); in.index < 0 {
 		return bad("unexpected inference input '%.64s' for model '%s'", name, model)
 	}
-	for i := range r.given {
-		if r.given[i].index == in.index {
-			return bad("input '%s' already exists in request", name)
-		}
+	if r.input(in.index) != nil {
+		return bad("input '%s' already exists in request", name)
 	}
 	r.given = append(r.given, in)
+	return nil
+}
+
+// input is what was read of input i; nil if nothing was.
+func (r *Infer) input(i int) *input {
+	for k := range r.given {
+		if r.given[k].index == i {
+			return &r.given[k]
+		}
+	}
 	return nil
 }
 
@@ -416,13 +424,16 @@ func (r *Infer) want(sig *tensor.Signature, model string, name []byte, o output)
 	if o.index = index(sig.Outputs, name); o.index < 0 {
 		return bad("unexpected inference output '%.64s' for model '%s'", name, model)
 	}
-	for i := range r.wanted {
-		if r.wanted[i].index == o.index {
-			return bad("output '%s' already exists in request", name)
-		}
+	if r.wants(o.index) {
+		return bad("output '%s' already exists in request", name)
 	}
 	r.wanted = append(r.wanted, o)
 	return nil
+}
+
+// wants reports whether output i was asked for.
+func (r *Infer) wants(i int) bool {
+	return slices.ContainsFunc(r.wanted, func(o output) bool { return o.index == i })
 }
 
 func index(list []tensor.Info, name []byte) int {

@@ -69,7 +69,7 @@ func (r *Infer) fetch(in *input) ([]byte, error) {
 	return r.memory[n:len(r.memory):len(r.memory)], err
 }
 
-// checkOutput says what does not go together in what is asked of an output.
+// check says what does not go together in what is asked of an output.
 func (o *output) check() error {
 	switch {
 	case o.at.region != "" && o.classes > 0:

@@ -82,7 +82,7 @@ func (r *Infer) tfMissing(sig *tensor.Signature) error {
 	for i := range sig.Inputs {
 		name := sig.Inputs[i].Name
 		want = append(want, name)
-		if slices.ContainsFunc(r.given, func(in input) bool { return in.index == i }) {
+		if r.input(i) != nil {
 			got = append(got, name)
 		} else {
 			lack = append(lack, name)
@@ -147,11 +147,9 @@ func (r *Infer) tfInput(sig *tensor.Signature, entry []byte) error {
 	if err := r.tfData(entry, &in, name); err != nil {
 		return err
 	}
-	for i := range r.given {
-		if r.given[i].index == in.index {
-			r.given[i] = in
-			return nil
-		}
+	if earlier := r.input(in.index); earlier != nil {
+		*earlier = in
+		return nil
 	}
 	r.given = append(r.given, in)
 	return nil
@@ -311,7 +309,7 @@ func (r *Infer) tfOutput(sig *tensor.Signature, name []byte) error {
 	if i < 0 {
 		return bad("output tensor alias not found in signature: %.64s Outputs expected to be in the set {%s}.", name, nameSet(sig.Outputs))
 	}
-	if slices.ContainsFunc(r.wanted, func(o output) bool { return o.index == i }) {
+	if r.wants(i) {
 		return bad("duplicate output tensor alias: %s", name)
 	}
 	r.wanted = append(r.wanted, output{index: i})
@@ -354,22 +352,22 @@ func TFVersion(name string) (int64, bool) {
 // dimSize is the length of a dimension's TensorShapeProto.Dim.
 func dimSize(d int64) int { return 1 + protowire.SizeVarint(uint64(d)) }
 
-func tfTensorSize(t *tensor.Tensor) int {
-	shape := 0
-	for _, d := range t.Shape {
-		shape += wire.SizeBytes(2, dimSize(d))
+// shapeSize is the length of a TensorShapeProto.
+func shapeSize(shape []int64) (n int) {
+	for _, d := range shape {
+		n += wire.SizeBytes(2, dimSize(d))
 	}
-	return 1 + protowire.SizeVarint(tfTypes[t.DType].number) + wire.SizeBytes(2, shape) + valuesSize(t)
+	return n
+}
+
+func tfTensorSize(t *tensor.Tensor) int {
+	return 1 + protowire.SizeVarint(tfTypes[t.DType].number) + wire.SizeBytes(2, shapeSize(t.Shape)) + valuesSize(t)
 }
 
 func appendTFTensor(dst []byte, t *tensor.Tensor) []byte {
 	dst = protowire.AppendTag(dst, 1, protowire.VarintType)
 	dst = protowire.AppendVarint(dst, tfTypes[t.DType].number)
-	shape := 0
-	for _, d := range t.Shape {
-		shape += wire.SizeBytes(2, dimSize(d))
-	}
-	dst = wire.AppendLength(dst, 2, shape)
+	dst = wire.AppendLength(dst, 2, shapeSize(t.Shape))
 	for _, d := range t.Shape {
 		dst = wire.AppendLength(dst, 2, dimSize(d))
 		dst = protowire.AppendTag(dst, 1, protowire.VarintType)

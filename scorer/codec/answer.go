@@ -195,32 +195,18 @@ func (o *Result) decode(t tensor.DType, data []byte) {
 
 // number is the first element of raw data, as near as a float64 comes to it.
 func number(t tensor.DType, data []byte) float64 {
-	le := binary.LittleEndian
+	f, i, u := element(t, data)
 	switch t {
-	case tensor.Float32:
-		return float64(math.Float32frombits(le.Uint32(data)))
-	case tensor.Float64:
-		return math.Float64frombits(le.Uint64(data))
+	case tensor.Float32, tensor.Float64:
+		return f
 	case tensor.Float16:
-		return half(le.Uint16(data))
+		return half(uint16(u))
 	case tensor.BFloat16:
-		return float64(math.Float32frombits(uint32(le.Uint16(data)) << 16))
-	case tensor.Int64:
-		return float64(int64(le.Uint64(data)))
-	case tensor.Int32:
-		return float64(int32(le.Uint32(data)))
-	case tensor.Int16:
-		return float64(int16(le.Uint16(data)))
-	case tensor.Int8:
-		return float64(int8(data[0]))
-	case tensor.Uint64:
-		return float64(le.Uint64(data))
-	case tensor.Uint32:
-		return float64(le.Uint32(data))
-	case tensor.Uint16:
-		return float64(le.Uint16(data))
+		return float64(math.Float32frombits(uint32(u) << 16))
+	case tensor.Int8, tensor.Int16, tensor.Int32, tensor.Int64:
+		return float64(i)
 	}
-	return float64(data[0])
+	return float64(u)
 }
 
 // half is an IEEE 754 binary16.

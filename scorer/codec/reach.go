@@ -153,8 +153,7 @@ func (r *Infer) classify(t *tensor.Tensor, name string, k int, batched bool) (te
 			if i < len(labels) {
 				text = append(append(text, ':'), labels[i]...)
 			}
-			data = binary.LittleEndian.AppendUint32(data, uint32(len(text)))
-			data = append(data, text...)
+			data = appendElement(data, text)
 		}
 	}
 	shape := []int64{int64(k)}
@@ -164,7 +163,8 @@ func (r *Infer) classify(t *tensor.Tensor, name string, k int, batched bool) (te
 	return tensor.Tensor{DType: tensor.Bytes, Shape: shape, Data: data}, nil
 }
 
-// element is an element as a float64, or as a 64-bit integer where it is one.
+// element is the first element of raw data as a float64, or as a 64-bit integer where
+// it is one; the bits of a 16-bit float.
 func element(t tensor.DType, b []byte) (f float64, i int64, u uint64) {
 	le := binary.LittleEndian
 	switch t {
@@ -180,9 +180,9 @@ func element(t tensor.DType, b []byte) (f float64, i int64, u uint64) {
 		return 0, int64(int32(le.Uint32(b))), 0
 	case tensor.Int64:
 		return 0, int64(le.Uint64(b)), 0
-	case tensor.Uint8:
+	case tensor.Uint8, tensor.Bool:
 		return 0, 0, uint64(b[0])
-	case tensor.Uint16:
+	case tensor.Uint16, tensor.Float16, tensor.BFloat16:
 		return 0, 0, uint64(le.Uint16(b))
 	case tensor.Uint32:
 		return 0, 0, uint64(le.Uint32(b))

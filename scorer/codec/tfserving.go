@@ -423,20 +423,6 @@ func appendTFValues(dst []byte, t *tensor.Tensor) []byte {
 
 // varintOf is the first element of data as protobuf's varint.
 func varintOf(data []byte, t tensor.DType) uint64 {
-	le := binary.LittleEndian
-	switch t {
-	case tensor.Int8:
-		return uint64(int64(int8(data[0])))
-	case tensor.Int16:
-		return uint64(int64(int16(le.Uint16(data))))
-	case tensor.Int32:
-		return uint64(int64(int32(le.Uint32(data))))
-	case tensor.Uint8, tensor.Bool:
-		return uint64(data[0])
-	case tensor.Uint16, tensor.Float16, tensor.BFloat16:
-		return uint64(le.Uint16(data))
-	case tensor.Uint32:
-		return uint64(le.Uint32(data))
-	}
-	return le.Uint64(data)
+	_, i, u := element(t, data)
+	return uint64(i) | u // one of them is 0
 }

@@ -2,6 +2,7 @@
 package tensor
 
 import (
+	"encoding/binary"
 	"math"
 	"slices"
 )
@@ -51,6 +52,18 @@ func ByteSize(t DType, shape []int64) (n int64, ok bool) {
 	return n * size, true
 }
 
+// Cut divides the data of elements of type t after the first n, which there must be.
+func Cut(t DType, data []byte, n int) (head, rest []byte) {
+	if size := t.Size(); size > 0 {
+		return data[:n*size], data[n*size:]
+	}
+	rest = data
+	for range n {
+		rest = rest[4+binary.LittleEndian.Uint32(rest):]
+	}
+	return data[:len(data)-len(rest)], rest
+}
+
 // Info names a tensor that a model takes or gives.
 type Info struct {
 	Name  string  `json:"name"`
@@ -80,8 +93,8 @@ type Signature struct {
 }
 
 // Batchable reports whether several requests can run as one: every input and
-// every output has a first dimension of any size, and they need not be Alone. It is the declared half of
-// the truth; a model may still mix its rows.
+// every output has a first dimension of any size, and they need not be Alone. It is
+// the declared half of the truth; a model may still mix its rows.
 func (s *Signature) Batchable() bool {
 	free := func(i Info) bool { return len(i.Shape) > 0 && i.Shape[0] == -1 }
 	return !s.Alone && len(s.Inputs) > 0 && !slices.ContainsFunc(s.Inputs, func(i Info) bool { return !free(i) }) &&

@@ -1,7 +1,6 @@
 package batch
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -193,21 +192,9 @@ func rowsOf(t *tensor.Tensor, from, n int, whole bool) []byte {
 		return t.Data
 	}
 	inner, _ := tensor.Elements(t.Shape[1:])
-	if size := t.DType.Size(); size > 0 {
-		row := int(inner) * size
-		return t.Data[from*row : (from+n)*row]
-	}
-	start := skipStrings(t.Data, from*int(inner))
-	return start[:len(start)-len(skipStrings(start, n*int(inner)))]
-}
-
-// skipStrings is what follows the first n elements of a Bytes tensor's data,
-// which has been checked when it was decoded.
-func skipStrings(data []byte, n int) []byte {
-	for ; n > 0; n-- {
-		data = data[4+binary.LittleEndian.Uint32(data):]
-	}
-	return data
+	_, rest := tensor.Cut(t.DType, t.Data, from*int(inner))
+	rows, _ := tensor.Cut(t.DType, rest, n*int(inner))
+	return rows
 }
 
 // checkRows makes sure that the model gave one row per row.

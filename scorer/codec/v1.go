@@ -251,7 +251,7 @@ func appendRows(dst []byte, sig *tensor.Signature, out []tensor.Tensor) (_ []byt
 		for i := range rest {
 			t := tensor.Tensor{DType: out[i].DType, Shape: out[i].Shape[1:]}
 			n, _ := tensor.Elements(t.Shape)
-			t.Data, rest[i].Data = cut(t.DType, rest[i].Data, int(n))
+			t.Data, rest[i].Data = tensor.Cut(t.DType, rest[i].Data, int(n))
 			dst = append(AppendString(append(dst, separator(i, '{')), sig.Outputs[i].Name), ':')
 			if dst, err = appendV1Tensor(dst, sig.Outputs[i].Name, &t); err != nil {
 				return dst, err
@@ -263,18 +263,6 @@ func appendRows(dst []byte, sig *tensor.Signature, out []tensor.Tensor) (_ []byt
 		dst = append(dst, '[')
 	}
 	return append(dst, ']'), nil
-}
-
-// cut divides data after n elements.
-func cut(t tensor.DType, data []byte, n int) (head, rest []byte) {
-	if size := t.Size(); size > 0 {
-		return data[:n*size], data[n*size:]
-	}
-	rest = data
-	for range n {
-		rest = rest[4+binary.LittleEndian.Uint32(rest):]
-	}
-	return data[:len(data)-len(rest)], rest
 }
 
 // appendV1Tensor writes nested arrays; the elements of an output whose name ends in
@@ -291,7 +279,7 @@ func appendV1Tensor(dst []byte, name string, t *tensor.Tensor) (_ []byte, err er
 // appendEncoded writes nested arrays of {"b64": …}, and returns what follows them.
 func appendEncoded(dst, data []byte, shape []int64) ([]byte, []byte) {
 	if len(shape) == 0 {
-		element, rest := cut(tensor.Bytes, data, 1)
+		element, rest := tensor.Cut(tensor.Bytes, data, 1)
 		dst = base64.StdEncoding.AppendEncode(append(dst, `{"b64":"`...), element[4:])
 		return append(dst, `"}`...), rest
 	}

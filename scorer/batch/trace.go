@@ -92,9 +92,6 @@ func (f *Former) Explain(now scorer.Instant) Explained {
 	return e
 }
 
-// Learnt is the curves, to be kept.
-func (f *Former) Learnt() []ShapeCosts { return f.Explain(0).Shapes }
-
 // Restore takes curves that were learnt before.
 func (f *Former) Restore(learnt []ShapeCosts) {
 	for _, l := range learnt {

@@ -36,7 +36,7 @@ const (
 	maxGaps  = 512 // counted, before all are halved
 	minGaps  = 8   // before they are believed
 
-	// A window ends after so many rows, which are several batches, or so long.
+	// A window ends after so many rows, a few batches of the usual size, or so long.
 	window    = 128
 	maxWindow = 500 * time.Millisecond
 )

@@ -14,8 +14,8 @@ import (
 //
 // Sizes in between are interpolated. A size beyond what ran is expected to gain a
 // little over the largest that did, so that it is tried where that would help; if
-// it does not hold what was expected, the next one is not tried. A size that has
-// not run for long is trusted a little less, and tried again.
+// it does not hold what was expected, the next one is not tried. A size that ran but
+// a few times, or not for long, is trusted less, and tried again.
 //
 // The zero value knows nothing. For one goroutine at a time.
 type Curve struct {
@@ -25,7 +25,7 @@ type Curve struct {
 	runs  uint64         // that were observed
 	best  int            // rows: the smallest size within tolerance of the most rows per second
 	most  float64        // rows per nanosecond, of any size
-	try   int            // rows: best by what is hoped of sizes that did not run, or not for long
+	try   int            // rows: best by what is hoped of sizes that did not run, or seldom, or not for long
 	since int            // runs since these were looked for
 	ready bool           // est is filled in
 }
@@ -46,11 +46,11 @@ const (
 	tolerance = 0.97  // of the most rows per second: what is that good is as good
 	hope      = 0.9   // time per row of a size beyond what ran, of that of the largest
 	distrust  = 0.1   // most by which a size that has not run for long is expected to have improved
-	seldom    = 0.35  // the same of a size that has run but a few times
+	forgotten = 16384 // runs of others after which that is expected
+	seldom    = 0.35  // likewise of a size that ran but a few times: so much before its first run, the less the more it ran
 	enough    = 8     // runs of a size after which it is believed
-	forgotten = 16384 // runs of others after which it is
 	minSpread = 0.005 // of the mean: the least deviation that is believed
-	handling  = 1500  // nanoseconds that a run costs beside the device\'s time: forming it, waking, answering
+	handling  = 1500  // nanoseconds that a run costs beside the device's time: forming it, waking, answering
 )
 
 // cellOf is the largest cell of at most rows rows.

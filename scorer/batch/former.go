@@ -181,8 +181,8 @@ func (f *Former) unlink(j *Job) {
 }
 
 // Form decides what runs next on a slot that is free now, while idle others are
-// free too and stay so. What it puts into p leaves the queue; a job in pieces leaves with its last
-// piece. hurry has it not wait for anybody.
+// free too and stay so. What it puts into p leaves the queue; a job in pieces leaves
+// with its last piece. hurry has it not wait for anybody.
 func (f *Former) Form(now scorer.Instant, idle int, hurry bool, p *Plan) {
 	p.Run, p.Late, p.Wait, p.Took, p.tight = p.Run[:0], p.Late[:0], 0, 0, 0
 	s := f.order.first()

@@ -94,10 +94,9 @@ type Series struct {
 	Queue   *stats.Histogram   `json:"queue"`  // empty where the server does not say
 	Device  *stats.Histogram   `json:"device"` // likewise
 	Slots   []*stats.Histogram `json:"-"`      // latency by when the request was due; entries may be nil
-	Samples []Sample           `json:"-"`      // some of those with a Queue and a Device
 }
 
-// Add adds what other has, samples included.
+// Add adds what other has.
 func (s *Series) Add(other *Series) {
 	s.Latency.Add(other.Latency)
 	if other.Queue.Count() > 0 {
@@ -116,16 +115,12 @@ func (s *Series) Add(other *Series) {
 		}
 		s.Slots[i].Add(h)
 	}
-	s.Samples = append(s.Samples, other.Samples...)
 }
 
 // NewSeries is one without answers.
 func NewSeries() *Series {
 	return &Series{Latency: stats.Fine(), Queue: &stats.Histogram{}, Device: &stats.Histogram{}, Slots: make([]*stats.Histogram, Slots+1)}
 }
-
-// Sample is where the time of one request went.
-type Sample struct{ Latency, Queue, Device time.Duration }
 
 // Result is what one measurement found. Requests are those that were due, or sent in
 // a closed loop, within Elapsed.

@@ -2,7 +2,6 @@ package load
 
 import (
 	"maps"
-	"math/rand/v2"
 	"runtime"
 	"sync"
 	"time"
@@ -133,15 +132,7 @@ func (s *shard) record(v *bench.Series, due, took time.Duration, a *bench.Answer
 	}
 	v.Queue.Record(a.Queue)
 	v.Device.Record(a.Device)
-	sample := bench.Sample{Latency: took, Queue: a.Queue, Device: a.Device}
-	if len(v.Samples) < maxSamples {
-		v.Samples = append(v.Samples, sample)
-	} else if i := rand.Int64N(v.Queue.Count()); i < maxSamples { // each is kept with the same chance
-		v.Samples[i] = sample
-	}
 }
-
-const maxSamples = 2000 // per version and shard
 
 // failure records what was not a right answer; a is nil where there was none at all.
 func (s *shard) failure(due, now time.Duration, kind string, a *bench.Answer) {

@@ -54,7 +54,7 @@ func (r *Report) percentiles() chart {
 	shares := []float64{0, 50, 90, 99, 99.9, 99.99}
 	lines := make([][]point, len(r.Targets))
 	for i, t := range r.Targets {
-		h := t.all(func(res *bench.Result) *stats.Histogram { return res.Latency })
+		h := t.series().Latency
 		for x := 0.0; x <= 4; x += 0.05 { // 10^-x of the requests take longer
 			if few := math.Pow(10, -x); h.Count() > 0 && few*float64(h.Count()) >= 1 {
 				lines[i] = append(lines[i], point{x / 4, stats.Millis(h.At(100 * (1 - few)))})

@@ -87,15 +87,6 @@ func (t *Target) Errors() (failed, all int64) {
 	return failed, all
 }
 
-// all is the sum of the rounds of one histogram.
-func (t *Target) all(of func(*bench.Result) *stats.Histogram) *stats.Histogram {
-	sum := stats.Fine()
-	for _, r := range t.Results {
-		sum.Add(of(r))
-	}
-	return sum
-}
-
 // series is the sum of the rounds and versions.
 func (t *Target) series() *bench.Series {
 	sum := bench.NewSeries()

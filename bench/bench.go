@@ -3,10 +3,12 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"sluice.dev/bench/stats"
@@ -191,9 +193,9 @@ func (r *Result) Problems(l Limits) (list []string) {
 		say("%d wrong answers: %s", n, r.Wrong)
 	}
 	if r.Latency.Count() == 0 {
-		say("no right answer to %d requests (%s)", r.Requests, r.kinds())
+		say("no right answer to %d requests (%s)", r.Requests, cmp.Or(r.Failures(), "no failures"))
 	} else if share := float64(r.Errors()) / float64(max(r.Requests, 1)); share > l.Errors {
-		say("%d of %d requests failed, %.3g%%, where at most %.3g%% may (%s)", r.Errors(), r.Requests, 100*share, 100*l.Errors, r.kinds())
+		say("%d of %d requests failed, %.3g%%, where at most %.3g%% may (%s)", r.Errors(), r.Requests, 100*share, 100*l.Errors, r.Failures())
 	}
 	if r.Unsent > 0 {
 		say("the schedule was dropped: %d of %d requests were never sent, since all places in flight were taken", r.Unsent, r.Requests)
@@ -207,16 +209,15 @@ func (r *Result) Problems(l Limits) (list []string) {
 	return list
 }
 
-// kinds lists the failures.
-func (r *Result) kinds() (text string) {
+// Failures lists what the failed requests were, those never sent included; empty
+// where none failed.
+func (r *Result) Failures() string {
+	var list []string
 	for _, kind := range slices.Sorted(maps.Keys(r.Failed)) {
-		text += fmt.Sprintf("%s: %d, ", kind, r.Failed[kind])
+		list = append(list, fmt.Sprintf("%s: %d", kind, r.Failed[kind]))
 	}
 	if r.Unsent > 0 {
-		text += fmt.Sprintf("never sent: %d, ", r.Unsent)
+		list = append(list, fmt.Sprintf("never sent: %d", r.Unsent))
 	}
-	if text == "" {
-		return "no failures"
-	}
-	return text[:len(text)-2]
+	return strings.Join(list, ", ")
 }

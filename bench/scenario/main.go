@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -164,17 +165,5 @@ func (s *stage) taught(address string, item bench.Item) (bench.Item, error) {
 // digits is the path of the example's model.
 func digits() (string, error) { return filepath.Abs("examples/digits/mlp.onnx") }
 
-// failures lists what a run's failed requests were.
-func failures(r *bench.Result) string {
-	var list []string
-	for _, kind := range slices.Sorted(maps.Keys(r.Failed)) {
-		list = append(list, fmt.Sprintf("%s: %d", kind, r.Failed[kind]))
-	}
-	if r.Unsent > 0 {
-		list = append(list, fmt.Sprintf("never sent: %d", r.Unsent))
-	}
-	if len(list) == 0 {
-		return "none"
-	}
-	return strings.Join(list, ", ")
-}
+// failures are what a run's failed requests were.
+func failures(r *bench.Result) string { return cmp.Or(r.Failures(), "none") }

@@ -118,27 +118,26 @@ func Free() string {
 
 const patience = 60 * time.Second
 
-// poll asks until it hears yes, unless the process ends first.
-func (p *Process) poll(ask func() bool) error {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if ask() {
-			return nil
-		}
+// Answers waits until ask, which asks the process something, says yes, unless the
+// process ends first.
+func (p *Process) Answers(ask func() bool) error {
+	again, late := time.NewTicker(20*time.Millisecond), time.After(patience)
+	defer again.Stop()
+	for !ask() {
 		select {
 		case <-p.gone:
 			return fmt.Errorf("%s ended: %s", p.cmd.Path, bytes.TrimSpace(p.out.Bytes()))
-		default:
+		case <-late:
+			return fmt.Errorf("%s is not ready after %v", p.cmd.Path, patience)
+		case <-again.C:
 		}
 	}
-	return fmt.Errorf("%s is not ready after %v", p.cmd.Path, patience)
+	return nil
 }
-
-// Answers waits until ask, which asks the process something, says yes.
-func (p *Process) Answers(ask func() bool) error { return p.poll(ask) }
 
 // Listening waits until address accepts.
 func (p *Process) Listening(address string) error {
-	return p.poll(func() bool {
+	return p.Answers(func() bool {
 		c, err := net.Dial("tcp", address)
 		return err == nil && c.Close() == nil
 	})
@@ -146,7 +145,7 @@ func (p *Process) Listening(address string) error {
 
 // Ready waits until url answers 200.
 func (p *Process) Ready(url string) error {
-	return p.poll(func() bool {
+	return p.Answers(func() bool {
 		r, err := http.Get(url)
 		return err == nil && r.Body.Close() == nil && r.StatusCode == http.StatusOK
 	})

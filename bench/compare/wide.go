@@ -14,6 +14,7 @@ import (
 	"sluice.dev/accel/tensor"
 	"sluice.dev/bench"
 	"sluice.dev/bench/local"
+	"sluice.dev/bench/stats"
 	"sluice.dev/bench/wide"
 )
 
@@ -42,7 +43,7 @@ func wideModel(ctx context.Context, p *local.Processes, dir string, w io.Writer)
 		return err
 	}
 	t.item = bench.Item{Name: "wide", Wire: echo.item.Wire} // a batch may round differently
-	var ratios, lone, floor []sample
+	var ratios, rates, batches, lone, floor []float64
 	for range *rounds {
 		best, batch, single, err := bare.best()
 		if err != nil {
@@ -61,20 +62,18 @@ func wideModel(ctx context.Context, p *local.Processes, dir string, w io.Writer)
 		if err != nil {
 			return err
 		}
-		floor = append(floor, sample{p50: micros(base.Latency.At(50) - echoTime)})
+		floor = append(floor, micros(base.Latency.At(50)-echoTime))
 		one, err := ask(ctx, t, 1, *seconds/2)
 		if err != nil {
 			return err
 		}
-		ratios = append(ratios, sample{rate: many.Rate / best, cpu: best, p50: float64(batch), errors: many.Errors()})
-		lone = append(lone, sample{p50: micros(one.Latency.At(50) - single), errors: one.Errors()})
+		ratios, rates, batches = append(ratios, many.Rate/best), append(rates, best), append(batches, float64(batch))
+		lone = append(lone, micros(one.Latency.At(50)-single))
 	}
-	ratio := median(ratios, func(s sample) float64 { return s.rate })
-	extra := median(lone, func(s sample) float64 { return s.p50 })
 	fmt.Fprintf(w, "\nwide, one inference thread: %.0f%% of the rows per second of the bare loop (%.0f at its best batch, %.0f) with 64 connections; goal 90%%\n",
-		100*ratio, median(ratios, func(s sample) float64 { return s.cpu }), median(ratios, func(s sample) float64 { return s.p50 }))
+		100*stats.Median(ratios), stats.Median(rates), stats.Median(batches))
 	fmt.Fprintf(w, "wide, one connection: the model's own time and %.0f µs at the median; goal 60 µs; an echo that computes for that time takes %.0f µs more than it\n",
-		extra, median(floor, func(s sample) float64 { return s.p50 }))
+		stats.Median(lone), stats.Median(floor))
 	return nil
 }
 

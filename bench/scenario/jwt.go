@@ -38,6 +38,9 @@ func jwt(s *stage) error {
 	if err != nil {
 		return err
 	}
+	for i := range peers {
+		peers[i].base = len(asked)
+	}
 	asked = append(asked, peers...)
 	found := make([]series, len(asked))
 	for range *rounds {
@@ -64,7 +67,7 @@ type asked struct {
 	name, address string
 	pid           int // whose CPU time counts
 	item          bench.Item
-	base          int     // index of what it is compared with
+	base          int     // index of what it is compared with, the first of its server
 	goal          float64 // most times as much; 0 for none
 }
 
@@ -136,7 +139,7 @@ func (s *stage) haproxies() ([]asked, error) {
 			headers = append(headers, ask.Bearer(c.token))
 		}
 		item := bench.Item{Name: c.name, Wire: ask.Post("bench", "/", headers, make([]byte, 256)), Check: ask.Same([]byte("fine"))}
-		list = append(list, asked{name: "HAProxy, " + c.name, address: at, item: item, base: 3})
+		list = append(list, asked{name: "HAProxy, " + c.name, address: at, item: item})
 	}
 	file := filepath.Join(s.dir, "haproxy.conf")
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -139,20 +140,32 @@ spec:
 // server is a running command and where it listens.
 type server struct{ http, grpc string }
 
-// build makes the command.
-func build(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "sluice")
-	if out, err := exec.Command("go", "build", "-o", binary, "sluice.dev/cmd/sluice").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v: %s", err, out)
+// binary is the command, where TestMain has a folder for it, once build has made it.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "sluice-clients-")
+	if err != nil {
+		panic(err)
 	}
-	return binary
+	binary = filepath.Join(dir, "sluice")
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
 }
+
+// build makes the command for the first test that asks for it.
+var build = sync.OnceValue(func() error {
+	if out, err := exec.Command("go", "build", "-o", binary, "sluice.dev/cmd/sluice").CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w: %s", err, out)
+	}
+	return nil
+})
 
 // serve runs the command on a fresh specification, until the test ends.
 func serve(t *testing.T) server {
 	t.Helper()
-	dir, binary := t.TempDir(), build(t)
+	dir := t.TempDir()
 	digits, err := filepath.Abs("../../examples/digits")
 	if err != nil {
 		t.Fatal(err)
@@ -162,17 +175,20 @@ func serve(t *testing.T) server {
 			t.Fatal(err)
 		}
 	}
-	return start(t, binary, "serve", "--file", filepath.Join(dir, "endpoints.yaml"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", "--management", "",
+	return start(t, "serve", "--file", filepath.Join(dir, "endpoints.yaml"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", "--management", "",
 		"--state", filepath.Join(dir, "state"), "--drain-delay", "10ms")
 }
 
 var serving = regexp.MustCompile(`msg=serving http=(\S+) grpc=(\S+) `)
 
-// start runs a command, and reads from its log where it serves.
-func start(t *testing.T, name string, args ...string) server {
+// start runs the command, and reads from its log where it serves.
+func start(t *testing.T, args ...string) server {
 	t.Helper()
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
 	log := &lines{found: make(chan []string, 1)}
-	cmd := exec.Command(name, args...)
+	cmd := exec.Command(binary, args...)
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -253,7 +269,7 @@ func TestClientsManage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := start(t, build(t), "serve", "--model-repository", dir, "--model-control-mode", "explicit", "--allow-client-shm", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
+	s := start(t, "serve", "--model-repository", dir, "--model-control-mode", "explicit", "--allow-client-shm", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
 		"--metrics", "", "--management", "", "--state", filepath.Join(t.TempDir(), "state"), "--drain-delay", "10ms")
 	call(t, interpreter, s, "triton_manage.py")
 }

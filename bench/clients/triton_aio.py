@@ -48,7 +48,7 @@ class Aio(unittest.IsolatedAsyncioTestCase):
 
     async def test_a_request_that_is_cancelled(self):
         task = asyncio.create_task(self.client.infer("slow", one("x", SLOW)))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # the server has it by now; it works on it for seconds
         task.cancel()
         with self.assertRaises((asyncio.CancelledError, InferenceServerException)):
             await task

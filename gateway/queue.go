@@ -48,12 +48,12 @@ func (p *Pool) queue(c *Call, limit time.Duration) (until scorer.Instant, s scor
 	until = c.deadline(limit)
 	place := &c.place
 	place.Class, place.Caller, place.Deadline = c.Class, c.caller(), until
-	v, out := p.gate.Queue(place, now)
+	v, out, wait := p.gate.Queue(place, now)
 	switch {
 	case v == admit.Full:
 		return 0, p.shed(c, shedFull, scorer.Overloaded)
 	case v == admit.Late:
-		return 0, p.late(c, p.gate.Wait(place, now), limit)
+		return 0, p.late(c, wait, limit)
 	case out != nil:
 		p.displace(out)
 	}

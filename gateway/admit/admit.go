@@ -92,19 +92,20 @@ func (g *Gate) Enter() bool {
 }
 
 // Queue takes a place for who could not Enter. Where it made room for p, out lost
-// its place.
-func (g *Gate) Queue(p *Place, now scorer.Instant) (v Verdict, out *Place) {
-	if wait := g.Wait(p, now); now.Add(wait+wait/margin) > p.Deadline {
-		return Late, nil
+// its place. wait is how long it will take until p's turn, as far as that is known.
+func (g *Gate) Queue(p *Place, now scorer.Instant) (v Verdict, out *Place, wait time.Duration) {
+	wait = g.wait(p, now)
+	if now.Add(wait+wait/margin) > p.Deadline {
+		return Late, nil, wait
 	}
 	if g.waiting >= g.limit {
 		if out = g.victim(p); out == nil {
-			return Full, nil
+			return Full, nil, wait
 		}
 		g.unlink(out)
 	}
 	g.push(p, now)
-	return Queued, out
+	return Queued, out, wait
 }
 
 // margin is by what part an estimated wait may turn out longer.
@@ -151,9 +152,9 @@ func (g *Gate) Leave(p *Place) bool {
 	return true
 }
 
-// Wait is how long those who go before p will take, as fast as the queue moves
+// wait is how long those who go before p will take, as fast as the queue moves
 // now; 0 where that is not known yet, and for whoever is next.
-func (g *Gate) Wait(p *Place, now scorer.Instant) time.Duration {
+func (g *Gate) wait(p *Place, now scorer.Instant) time.Duration {
 	gap := g.drain.estimate(now)
 	if all := time.Duration(g.waiting) * gap; now.Add(all+all/margin) <= p.Deadline {
 		return all // in time, even if everybody goes first

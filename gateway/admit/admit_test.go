@@ -84,13 +84,13 @@ func (s *script) arrive(name string, about []string) string {
 	if s.gate.Enter() {
 		return "granted"
 	}
-	v, out := s.gate.Queue(p, s.now)
+	v, out, wait := s.gate.Queue(p, s.now)
 	result := [...]string{"queued", "full", "late"}[v]
 	if out != nil {
 		result += fmt.Sprintf(" in place of %v", out.Owner)
 	}
 	if v == Late {
-		result += fmt.Sprintf(" by %v", s.gate.Wait(p, s.now))
+		result += fmt.Sprintf(" by %v", wait)
 	}
 	return result
 }
@@ -216,7 +216,7 @@ func FuzzGate(f *testing.F) {
 					w.busy++
 					continue
 				}
-				v, out := g.Queue(p, 1)
+				v, out, _ := g.Queue(p, 1)
 				if wv, wout := w.queue(p); v != wv || out != wout {
 					t.Fatalf("verdict %v for %v, out %v; want %v, %v", v, p, out, wv, wout)
 				}

@@ -112,12 +112,8 @@ func (s *Snapshot) Endpoints() map[string]*Endpoint { return s.endpoints }
 // Ready reports whether the endpoint's default path can serve: every version
 // with a share has a replica.
 func (e *Endpoint) Ready() bool {
-	shares, err := router.Shares(e.Split.Versions)
-	if err != nil {
-		return false
-	}
-	for i, share := range shares {
-		if share > 0 && !e.Versions[i].Pool.Ready() {
+	for i := range e.Split.Versions {
+		if e.Split.Share(i) > 0 && !e.Versions[i].Pool.Ready() {
 			return false
 		}
 	}

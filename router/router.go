@@ -127,6 +127,9 @@ func Shares(versions []Version) ([]int, error) {
 	return shares, nil
 }
 
+// Share is the effective share of the version at index i, in basis points.
+func (e *Endpoint) Share(i int) int { return e.shares[i] }
+
 // Next assigns the next request, by its index in Versions.
 func (e *Endpoint) Next() int { return e.sequence.next(e) }
 

@@ -201,7 +201,7 @@ func (c *Compiler) mirror(endpoint string, m *spec.Mirror, e *gateway.Endpoint) 
 		k = copier{*m, made}
 	}
 	c.next.copiers[endpoint] = k
-	return &gateway.Mirror{To: e.Versions[e.Split.Find([]byte(m.To))], Copier: k.copier}, nil
+	return &gateway.Mirror{To: e.Find([]byte(m.To)), Copier: k.copier}, nil
 }
 
 // closeCopiers ends those of before that are not used any more.

@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -93,6 +91,17 @@ var extensions = [...]extension{
 	opDeviceUnregister: {post: true, manages: true, answer: (*Server).deviceUnregister},
 }
 
+// allow names the methods that the operation may be called with.
+func (e extension) allow() string {
+	switch {
+	case !e.post:
+		return "GET"
+	case !e.get:
+		return "POST"
+	}
+	return "GET, POST"
+}
+
 // request is one that is about models or the process.
 type request struct {
 	credential    []byte
@@ -114,9 +123,7 @@ func (s *Server) extend(ctx *fasthttp.RequestCtx, t target, e extension) {
 	var err error
 	switch {
 	case !(e.get && ctx.IsGet() || e.post && r.post):
-		ctx.Response.Header.Set("Allow", strings.Join(slices.DeleteFunc([]string{"GET", "POST"}, func(m string) bool {
-			return m == "GET" && !e.get || m == "POST" && !e.post
-		}), ", "))
+		ctx.Response.Header.Set("Allow", e.allow())
 		err = scorer.Errorf(scorer.MethodNotAllowed, "Method Not Allowed")
 	case h.several:
 		status, message := gateway.Refuse(auth.ErrSeveral)
@@ -249,11 +256,11 @@ func (s *Server) unload(r *request) (any, error) {
 
 func (s *Server) logging(r *request) (any, error) {
 	members, err := r.object()
-	if err != nil || !r.post {
-		if err == nil {
-			return s.config.Triton.LogSettings()
-		}
+	if err != nil {
 		return nil, err
+	}
+	if !r.post {
+		return s.config.Triton.LogSettings()
 	}
 	change := map[string]any{}
 	for name, v := range members {
@@ -276,11 +283,11 @@ func (s *Server) logging(r *request) (any, error) {
 
 func (s *Server) trace(r *request) (any, error) {
 	members, err := r.object()
-	if err != nil || !r.post {
-		if err == nil {
-			return s.config.Triton.Trace(r.name)
-		}
+	if err != nil {
 		return nil, err
+	}
+	if !r.post {
+		return s.config.Triton.Trace(r.name)
 	}
 	change := map[string][]string{}
 	for name, v := range members {
@@ -338,7 +345,7 @@ func bytesMember(members map[string]json.RawMessage, name, otherwise string) (ui
 	}
 	n, err := strconv.ParseUint(text, 10, 63)
 	if err != nil {
-		return 0, scorer.Errorf(scorer.InvalidArgument, "Unable to parse '%s': %s", name, fmt.Sprintf("it must be a number of bytes, got: %.32q", text))
+		return 0, scorer.Errorf(scorer.InvalidArgument, "Unable to parse '%s': it must be a number of bytes, got: %.32q", name, text)
 	}
 	return n, nil
 }

@@ -148,6 +148,16 @@ func TestTritonsExtensionsAnswerAsTriton(t *testing.T) {
 	f("POST", "/v2/repository/models/m/load", strings.Repeat(" ", maxManagement+1), 413, `{"error":"the request's body exceeds 65536 bytes"}`)
 }
 
+func TestExtensionsSayWhichMethodsTheyTake(t *testing.T) {
+	address := listen(t, Config{})
+	for path, want := range map[string]string{"/v2/models/e/stats": "GET", "/v2/repository/index": "POST", "/v2/logging": "GET, POST"} {
+		status, _, h := asks(t, "PUT", "http://"+address+path, "")
+		if got := h.Get("Allow"); status != http.StatusMethodNotAllowed || got != want {
+			t.Errorf("PUT %s: answered %d, allowing %q; want %q", path, status, got, want)
+		}
+	}
+}
+
 func TestWhatIsAboutTheProcessNeedsItsKey(t *testing.T) {
 	const key = "the-key-of-management"
 	page := []string{"Origin", "https://example.com"}

@@ -40,12 +40,15 @@ func New(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// seconds describes a histogram of durations, classic from 50 µs to a minute and
-// native with 10% per bucket.
+// seconds describes a histogram of durations, classic from 50 µs to a minute.
 func seconds(name, help string) prometheus.HistogramOpts {
+	return histogram(name, help, prometheus.ExponentialBucketsRange(50e-6, 60, 18))
+}
+
+// histogram describes one with classic buckets, and native ones of 10% each.
+func histogram(name, help string, classic []float64) prometheus.HistogramOpts {
 	return prometheus.HistogramOpts{
-		Name: name, Help: help,
-		Buckets:                         prometheus.ExponentialBucketsRange(50e-6, 60, 18),
+		Name: name, Help: help, Buckets: classic,
 		NativeHistogramBucketFactor:     1.1,
 		NativeHistogramMaxBucketNumber:  160,
 		NativeHistogramMinResetDuration: time.Hour,

@@ -21,10 +21,7 @@ func newMirrors(r prometheus.Registerer) mirrors {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append(version[:2:2], more...))
 	}
 	difference := func(name, help string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(1e-9, 10, 13),
-			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
-		}, version)
+		return prometheus.NewHistogramVec(histogram(name, help, prometheus.ExponentialBuckets(1e-9, 10, 13)), version)
 	}
 	m := mirrors{
 		answered:     counter("sluice_mirrored_total", "Copies that were sent to a mirror, by how they ended.", "status"),

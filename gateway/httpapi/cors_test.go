@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"net/http"
 	"strings"
 	"testing"
 
@@ -17,30 +16,22 @@ func TestPagesMayCallWhereTheEndpointSaysSo(t *testing.T) {
 	}
 	f := func(method, path string, status int, sent, want string) {
 		t.Helper()
-		req, err := http.NewRequest(method, "http://"+address+path, strings.NewReader("abc"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		var header, got []string
 		for line := range strings.Lines(sent) {
 			name, v, _ := strings.Cut(strings.TrimSpace(line), ": ")
-			req.Header.Set(name, v)
+			header = append(header, name, v)
 		}
-		resp, err := http.DefaultTransport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		var got []string
+		answered, _, h := asks(t, method, "http://"+address+path, "abc", header...)
 		for _, name := range []string{"Allow-Origin", "Allow-Credentials", "Allow-Methods", "Allow-Headers", "Expose-Headers", "Max-Age"} {
-			if v := resp.Header.Get("Access-Control-" + name); v != "" {
+			if v := h.Get("Access-Control-" + name); v != "" {
 				got = append(got, name+": "+v)
 			}
 		}
-		if v := resp.Header.Get("Vary"); v != "" {
+		if v := h.Get("Vary"); v != "" {
 			got = append(got, "Vary: "+v)
 		}
-		if text := strings.Join(got, "; "); resp.StatusCode != status || text != want {
-			t.Errorf("%s %s from %q: %d %s; want %d %s", method, path, sent, resp.StatusCode, text, status, want)
+		if text := strings.Join(got, "; "); answered != status || text != want {
+			t.Errorf("%s %s from %q: %d %s; want %d %s", method, path, sent, answered, text, status, want)
 		}
 	}
 	const score, swagger, infer = "/api/v1/service/e/score", "/api/v1/service/e/swagger.json", "/v2/models/e/infer"

@@ -155,6 +155,9 @@ func (s *Server) refuseWith(ctx *fasthttp.RequestCtx, err error) {
 		known = scorer.Errorf(scorer.Internal, "the request could not be answered")
 	}
 	hint(&ctx.Response, known.Status)
+	if known.Status == scorer.Unauthenticated {
+		challenge(&ctx.Response, auth.ErrMissing) // what was wrong with the credential is not told here
+	}
 	reply(ctx, code(known.Status), map[string]string{"error": known.Message})
 }
 

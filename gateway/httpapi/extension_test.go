@@ -168,7 +168,10 @@ func TestWhatIsAboutTheProcessNeedsItsKey(t *testing.T) {
 			c.Path, c.Models = p, &repository{}
 			config.Triton = triton.New(c)
 		})
-		got, body, _ := asks(t, "POST", "http://"+address+"/v2/repository/index", "", header...)
+		got, body, h := asks(t, "POST", "http://"+address+"/v2/repository/index", "", header...)
+		if challenge := h.Get("Www-Authenticate"); (challenge == `Bearer realm="sluice"`) != (got == 401) {
+			t.Errorf("key %q, open: %v, with %v: answered %d with challenge %q", c.Key, c.Open, header, got, challenge)
+		}
 		if got != want || got != 200 && !strings.HasPrefix(body, `{"error":"This API is restricted`) {
 			t.Errorf("key %q, open: %v, with %v: answered %d %s", c.Key, c.Open, header, got, body)
 		}

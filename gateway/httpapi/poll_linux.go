@@ -2,9 +2,7 @@ package httpapi
 
 import (
 	"fmt"
-	"net"
 	"os"
-	"sync"
 	"syscall"
 )
 
@@ -19,14 +17,12 @@ import (
 //
 // It is a listener, too: it accepts the connections that were parked.
 type poller struct {
+	revived
 	watch *watch
 	fd    int      // the epoll instance
 	file  *os.File // the same, watched by the runtime's own
 	raw   syscall.RawConn
 	done  chan struct{}
-	awake chan *conn // were parked
-	end   sync.Once
-	ended chan struct{} // nothing is accepted any more
 }
 
 func newPoller(w *watch) (*poller, error) {
@@ -38,8 +34,8 @@ func newPoller(w *watch) (*poller, error) {
 		return nil, fmt.Errorf("watch for clients that leave: %w", err)
 	}
 	p := &poller{
-		watch: w, fd: fd, file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{}),
-		awake: make(chan *conn, 128), ended: make(chan struct{}),
+		revived: revived{awake: make(chan *conn, 128), ended: make(chan struct{})},
+		watch:   w, fd: fd, file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{}),
 	}
 	if p.raw, err = p.file.SyscallConn(); err != nil {
 		return nil, fmt.Errorf("watch for clients that leave: %w", err)
@@ -159,22 +155,3 @@ func (p *poller) run() {
 		}
 	}
 }
-
-// Accept implements net.Listener.
-func (p *poller) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.awake:
-		return c, nil
-	case <-p.ended:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements net.Listener.
-func (p *poller) Close() error {
-	p.end.Do(func() { close(p.ended) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (*poller) Addr() net.Addr { return &net.UnixAddr{Name: "parked"} }

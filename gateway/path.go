@@ -231,15 +231,20 @@ func (p *Path) score(c *Call, v *Version) scorer.Status {
 			return status
 		}
 		own := c.start.Add(v.Limits.ScoringTimeout + c.waited)
-		c.request.Deadline = c.deadline(v.Limits.ScoringTimeout + c.waited)
-		c.wait.expires.Store(int64(c.request.Deadline))
-		r.scorer.Score(&c.request, &c.Response)
-		c.wait.expires.Store(0)
+		c.send(r.scorer, c.deadline(v.Limits.ScoringTimeout+c.waited))
 		if !v.Pool.release(r, c.outcome(own), tries) {
 			return scorer.OK
 		}
 		c.Response.Reset()
 	}
+}
+
+// send has s answer c's request, which is given up at the deadline.
+func (c *Call) send(s scorer.Scorer, deadline scorer.Instant) {
+	c.request.Deadline = deadline
+	c.wait.expires.Store(int64(deadline))
+	s.Score(&c.request, &c.Response)
+	c.wait.expires.Store(0)
 }
 
 // deadline is the least of own and what the client allows, from c's arrival on.

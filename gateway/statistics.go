@@ -33,10 +33,7 @@ func (p *Path) ask(r scorer.Scorer) (s scorer.Statistics, err error) {
 	defer p.Done(c)
 	c.Response.Reset()
 	c.SetBody(scorer.Stats, 0, nil)
-	c.request.Deadline = scorer.Now().Add(statisticsTimeout)
-	c.wait.expires.Store(int64(c.request.Deadline))
-	r.Score(&c.request, &c.Response)
-	c.wait.expires.Store(0)
+	c.send(r, scorer.Now().Add(statisticsTimeout))
 	if c.Response.Status != scorer.OK {
 		return s, scorer.Errorf(c.Response.Status, "%s", c.Response.Body)
 	}

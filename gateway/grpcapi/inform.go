@@ -33,8 +33,8 @@ func (i inferenceServer) ModelReady(_ context.Context, q *inferencepb.ModelReady
 		return &inferencepb.ModelReadyResponse{}, nil
 	}
 	ready := q.Version == "" && e.Ready()
-	if k := e.Split.Find([]byte(q.Version)); k >= 0 {
-		ready = e.Versions[k].Pool.Ready()
+	if v := e.Find([]byte(q.Version)); v != nil {
+		ready = v.Pool.Ready()
 	}
 	return &inferencepb.ModelReadyResponse{Ready: ready}, nil
 }
@@ -89,11 +89,11 @@ func (s *Server) find(ctx context.Context, name, version string) (*gateway.Endpo
 	if version == "" {
 		return e, e.Versions, nil
 	}
-	i := e.Split.Find([]byte(version))
-	if i < 0 {
+	v := e.Find([]byte(version))
+	if v == nil {
 		return nil, nil, scorer.Errorf(scorer.NotFound, "Request for unknown model: '%.64s' version %.64s is not found", name, version)
 	}
-	return e, e.Versions[i : i+1], nil
+	return e, []*gateway.Version{v}, nil
 }
 
 // loaded is the first of versions that a replica offers.

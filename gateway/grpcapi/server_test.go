@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -435,6 +436,24 @@ func TestServerAndModels(t *testing.T) {
 	wantError(t, err, codes.Unauthenticated, "no valid credential")
 	if _, err = call.ModelMetadata(metadata.AppendToOutgoingContext(ctx, "authorization", key), &pb.ModelMetadataRequest{Name: "locked"}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A model of a repository may have more versions than take part in a split.
+func TestVersionsBesideTheSplitAreKnown(t *testing.T) {
+	h := open(t, Config{}, identity{})
+	e := *h.path.Snapshot().Endpoint([]byte("e"))
+	beside := &gateway.Version{Version: router.Version{Name: "8"}, Pool: e.Versions[0].Pool, Limits: e.Versions[0].Limits}
+	e.Versions = append(slices.Clone(e.Versions), beside)
+	h.path.Swap(gateway.NewSnapshot(2, []*gateway.Endpoint{&e}))
+	call := pb.NewGRPCInferenceServiceClient(h.dial(t))
+	ready, err := call.ModelReady(soon(t), &pb.ModelReadyRequest{Name: "e", Version: "8"})
+	if err != nil || !ready.Ready {
+		t.Error(ready, err)
+	}
+	m, err := call.ModelMetadata(soon(t), &pb.ModelMetadataRequest{Name: "e", Version: "8"})
+	if err != nil || !slices.Equal(m.Versions, []string{"8"}) {
+		t.Error(m, err)
 	}
 }
 

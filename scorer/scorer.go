@@ -91,6 +91,16 @@ func (r *Response) Fail(s Status, message string) {
 	r.HeadLength, r.Code, r.ContentType = 0, 0, r.ContentType[:0]
 }
 
+// GiveUp makes r the answer to a request that nobody waits for any more: its
+// deadline has passed, or its caller has left.
+func (r *Response) GiveUp(req *Request) {
+	if Now() >= req.Deadline {
+		r.Fail(DeadlineExceeded, "no answer in time")
+		return
+	}
+	r.Fail(Canceled, "cancelled by the client")
+}
+
 // Trace is a W3C trace context in binary: trace id, parent span id, flags.
 type Trace struct {
 	TraceID [16]byte

@@ -199,10 +199,8 @@ func (g *grpcServer) exchange(req *scorer.Request, resp *scorer.Response, left t
 		if resp.NotStarted {
 			g.lost()
 		}
-	case scorer.Now() >= req.Deadline:
-		resp.Fail(scorer.DeadlineExceeded, "no answer in time")
 	default:
-		resp.Fail(scorer.Canceled, "cancelled by the client")
+		resp.GiveUp(req)
 	}
 	return nil, false
 }

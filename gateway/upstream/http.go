@@ -189,12 +189,8 @@ func (h *httpServer) send(req *scorer.Request, resp *scorer.Response, fresh bool
 	if sent != nil {
 		<-sent // the body is not read any more
 	}
-	switch {
-	case finished:
-	case scorer.Now() >= req.Deadline:
-		resp.Fail(scorer.DeadlineExceeded, "no answer in time")
-	default:
-		resp.Fail(scorer.Canceled, "cancelled by the client")
+	if !finished {
+		resp.GiveUp(req)
 	}
 	return reused
 }

@@ -209,11 +209,7 @@ func (r *Remote) Score(req *scorer.Request, resp *scorer.Response) {
 		return
 	}
 	c.cancel(stream)
-	if scorer.Now() >= req.Deadline {
-		resp.Fail(scorer.DeadlineExceeded, "no answer in time")
-		return
-	}
-	resp.Fail(scorer.Canceled, "cancelled by the client")
+	resp.GiveUp(req)
 }
 
 // send registers a request and queues its frame. False: the connection is gone,

@@ -141,7 +141,7 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 		l.wait.Finish(l.ticket)
 	}
 	if !l.wait.Wait() {
-		abandoned(req, resp)
+		resp.GiveUp(req)
 		if v.queue.Remove(&l.job) {
 			v.tally.fail(resp.Status, l.job.Queue)
 			l.free()
@@ -156,15 +156,6 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 		v.encode(&l.infer, &l.job, l.out, resp)
 	}
 	l.free()
-}
-
-// abandoned answers a request that nobody waits for.
-func abandoned(req *scorer.Request, resp *scorer.Response) {
-	if scorer.Now() >= req.Deadline {
-		resp.Fail(scorer.DeadlineExceeded, "no answer in time")
-		return
-	}
-	resp.Fail(scorer.Canceled, "cancelled by the client")
 }
 
 func (l *local) free() {

@@ -1,5 +1,5 @@
-// Package header reads the values of headers that both front ends know, whether
-// they come in HTTP's headers or in gRPC's metadata.
+// Package header reads headers: the values that both front ends know, whether they
+// come in HTTP's headers or in gRPC's metadata, and what all names have in common.
 package header
 
 import (
@@ -16,19 +16,35 @@ const MaxID = 100
 // or bare, as Azure ML's gRPC clients send it.
 func Bearer[T string | []byte](v T) T {
 	const scheme = "bearer "
-	if len(v) < len(scheme) {
+	if len(v) < len(scheme) || !Is([]byte(v[:len(scheme)]), scheme) {
 		return v
 	}
-	for i := range len(scheme) {
-		c := v[i]
+	return v[len(scheme):]
+}
+
+// Token says which bytes the name of a header may have.
+// Source: https://www.rfc-editor.org/rfc/rfc9110#name-tokens
+var Token = func() (t [256]bool) {
+	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
+		t[c] = true
+	}
+	return t
+}()
+
+// Is reports whether b is want, which is in lower case, in letters of any case.
+func Is(b []byte, want string) bool {
+	if len(b) != len(want) {
+		return false
+	}
+	for i, c := range b {
 		if 'A' <= c && c <= 'Z' {
 			c |= 0x20
 		}
-		if c != scheme[i] {
-			return v
+		if c != want[i] {
+			return false
 		}
 	}
-	return v[len(scheme):]
+	return true
 }
 
 // Trace parses the W3C header traceparent; the zero Trace if v is none. What

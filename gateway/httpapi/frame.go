@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"net/http"
 	"unicode/utf8"
+
+	"sluice.dev/gateway/header"
 )
 
 // framer reads the frames of a connection's requests, before the HTTP library
@@ -198,24 +200,24 @@ func (f *framer) field(line []byte) *unclean {
 	}
 	switch line[0] | 0x20 {
 	case 'c':
-		if is(line[:n], "content-length") {
+		if header.Is(line[:n], "content-length") {
 			return f.contentLength(value(line[n:]))
 		}
 	case 't':
-		if is(line[:n], "transfer-encoding") {
-			if f.chunked || !f.http11 || !is(value(line[n:]), "chunked") {
+		if header.Is(line[:n], "transfer-encoding") {
+			if f.chunked || !f.http11 || !header.Is(value(line[n:]), "chunked") {
 				return badLength
 			}
 			f.chunked = true
 		}
 	case 'h':
-		if is(line[:n], "host") {
+		if header.Is(line[:n], "host") {
 			if f.hosts++; f.hosts > 1 || !cleanHost(value(line[n:])) {
 				return badHost
 			}
 		}
 	case 'e':
-		if is(line[:n], "expect") && !is(value(line[n:]), "100-continue") {
+		if header.Is(line[:n], "expect") && !header.Is(value(line[n:]), "100-continue") {
 			return badExpect
 		}
 	}
@@ -326,10 +328,6 @@ func quotedIn(b []byte) int {
 	return 0
 }
 
-// token says which bytes a name may have.
-// Source: https://www.rfc-editor.org/rfc/rfc9110#name-tokens
-var token = bytesOf("!#$%&'*+-.^_`|~" + alphanumeric)
-
 const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // bytesOf says of each byte whether it is in set.
@@ -344,26 +342,10 @@ func bytesOf(set string) *[256]bool {
 // tokenIn is how many bytes of a name b begins with.
 func tokenIn(b []byte) int {
 	i := 0
-	for i < len(b) && token[b[i]] {
+	for i < len(b) && header.Token[b[i]] {
 		i++
 	}
 	return i
-}
-
-// is reports whether b is name, which is in lower case, in any case.
-func is(b []byte, name string) bool {
-	if len(b) != len(name) {
-		return false
-	}
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		if c != name[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // value is that of a header line from its colon on.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
 )
 
@@ -252,7 +253,7 @@ func (c *conn) read(r *bufio.Reader) error {
 	if err := readHead(r, &c.head); err != nil {
 		return err
 	}
-	if c.kind = c.kind[:0]; !is(c.head.contentType, "application/json") {
+	if c.kind = c.kind[:0]; !header.Is(c.head.contentType, "application/json") {
 		c.kind = append(c.kind, c.head.contentType...)
 	}
 	var err error

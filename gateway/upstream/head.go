@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"sluice.dev/gateway/header"
 )
 
 // head is what the transport wants to know of an answer's head. It is read
@@ -110,14 +112,14 @@ func (h *head) field(line []byte) error {
 		return unclean("a header line")
 	}
 	for _, c := range line[:colon] {
-		if !token[c] {
+		if !header.Token[c] {
 			return unclean("a header's name")
 		}
 	}
 	name, value := line[:colon], bytes.Trim(line[colon+1:], " \t")
 	switch len(name) { // most are not for us
 	case len("content-length"):
-		if is(name, "content-length") {
+		if header.Is(name, "content-length") {
 			n, ok := number(value, 10)
 			if !ok || h.length >= 0 {
 				return unclean("Content-Length")
@@ -125,30 +127,30 @@ func (h *head) field(line []byte) error {
 			h.length = n
 		}
 	case len("transfer-encoding"):
-		if is(name, "transfer-encoding") {
-			if h.chunked || !is(value, "chunked") {
+		if header.Is(name, "transfer-encoding") {
+			if h.chunked || !header.Is(value, "chunked") {
 				return unclean("Transfer-Encoding")
 			}
 			h.chunked = true
 		}
 	case len("content-encoding"):
-		if is(name, "content-encoding") && !is(value, "identity") {
+		if header.Is(name, "content-encoding") && !header.Is(value, "identity") {
 			return unclean("a body that is compressed, which was not asked for")
 		}
 	case len("connection"):
-		if is(name, "connection") {
+		if header.Is(name, "connection") {
 			h.last = h.last || lists(value, "close")
 		}
 	case len("content-type"):
-		if is(name, "content-type") {
+		if header.Is(name, "content-type") {
 			h.contentType = value
 		}
 	case len("x-ms-run-fn-exec-ms"):
-		if is(name, "x-ms-run-fn-exec-ms") {
+		if header.Is(name, "x-ms-run-fn-exec-ms") {
 			h.device = millis(value)
 		}
 	case len("inference-header-content-length"):
-		if is(name, "inference-header-content-length") {
+		if header.Is(name, "inference-header-content-length") {
 			n, ok := number(value, 10)
 			if !ok || n > 1<<31-1 {
 				return unclean("Inference-Header-Content-Length")
@@ -158,15 +160,6 @@ func (h *head) field(line []byte) error {
 	}
 	return nil
 }
-
-// token says which bytes a name may have.
-// Source: https://www.rfc-editor.org/rfc/rfc9110#name-tokens
-var token = func() (t [256]bool) {
-	for _, c := range []byte("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
-		t[c] = true
-	}
-	return t
-}()
 
 // plain reports whether b has no control characters but tabs.
 func plain(b []byte) bool {
@@ -178,28 +171,12 @@ func plain(b []byte) bool {
 	return true
 }
 
-// is reports whether b is want, which is in lower case, in letters of any case.
-func is(b []byte, want string) bool {
-	if len(b) != len(want) {
-		return false
-	}
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		if c != want[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // lists reports whether a list, separated by commas, has want.
 func lists(list []byte, want string) bool {
 	for len(list) > 0 {
 		var item []byte
 		item, list, _ = bytes.Cut(list, []byte(","))
-		if is(bytes.Trim(item, " \t"), want) {
+		if header.Is(bytes.Trim(item, " \t"), want) {
 			return true
 		}
 	}

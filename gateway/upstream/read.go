@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	"sluice.dev/gateway/header"
 )
 
 // Limits of an answer, beside its body's.
@@ -119,7 +121,7 @@ func readChunks(r *bufio.Reader, dst []byte, limit int) ([]byte, error) {
 			return dst, err
 		}
 		digits := 0
-		for digits < len(line) && token[line[digits]] {
+		for digits < len(line) && header.Token[line[digits]] {
 			digits++
 		}
 		n, ok := number(line[:digits], 16)

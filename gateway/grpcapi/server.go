@@ -4,6 +4,7 @@
 package grpcapi
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -43,27 +44,13 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	if c.MaxBody == 0 {
-		c.MaxBody = 100 << 20
-	}
-	if c.MaxHeader == 0 {
-		c.MaxHeader = 16 << 10
-	}
-	if c.MaxConnections == 0 {
-		c.MaxConnections = 64 << 10
-	}
-	if c.MaxStreams == 0 {
-		c.MaxStreams = 1 << 10
-	}
-	if c.MaxInFlight == 0 {
-		c.MaxInFlight = 64
-	}
-	if c.IdleTimeout == 0 {
-		c.IdleTimeout = 5 * time.Minute
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.MaxBody = cmp.Or(c.MaxBody, 100<<20)
+	c.MaxHeader = cmp.Or(c.MaxHeader, 16<<10)
+	c.MaxConnections = cmp.Or(c.MaxConnections, 64<<10)
+	c.MaxStreams = cmp.Or(c.MaxStreams, 1<<10)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 64)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 5*time.Minute)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 }
 
 // How connections are kept alive. Clients of Triton ping every 200 ms, idle or not.

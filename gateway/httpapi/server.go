@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -48,39 +49,17 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	if c.MaxBody == 0 {
-		c.MaxBody = 100 << 20
-	}
-	if c.MaxLarge == 0 {
-		c.MaxLarge = 1 << 30
-	}
-	if c.MaxHeader == 0 {
-		c.MaxHeader = 16 << 10
-	}
-	if c.MaxFields == 0 {
-		c.MaxFields = 100
-	}
-	if c.MaxConnections == 0 {
-		c.MaxConnections = 64 << 10
-	}
-	if c.HandshakeTimeout == 0 {
-		c.HandshakeTimeout = 10 * time.Second
-	}
-	if c.ParkAfter == 0 {
-		c.ParkAfter = time.Second
-	}
-	if c.ReadTimeout == 0 {
-		c.ReadTimeout = time.Minute
-	}
-	if c.IdleTimeout == 0 {
-		c.IdleTimeout = 5 * time.Minute
-	}
-	if c.WriteTimeout == 0 {
-		c.WriteTimeout = time.Minute
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	c.MaxBody = cmp.Or(c.MaxBody, 100<<20)
+	c.MaxLarge = cmp.Or(c.MaxLarge, 1<<30)
+	c.MaxHeader = cmp.Or(c.MaxHeader, 16<<10)
+	c.MaxFields = cmp.Or(c.MaxFields, 100)
+	c.MaxConnections = cmp.Or(c.MaxConnections, 64<<10)
+	c.HandshakeTimeout = cmp.Or(c.HandshakeTimeout, 10*time.Second)
+	c.ParkAfter = cmp.Or(c.ParkAfter, time.Second)
+	c.ReadTimeout = cmp.Or(c.ReadTimeout, time.Minute)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 5*time.Minute)
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, time.Minute)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 }
 
 // Server serves one path over HTTP/1.1.

@@ -136,13 +136,13 @@ type Result struct {
 	Failed    map[string]int64   `json:"failed"`         // by kind
 	Said      map[string]string  `json:"said,omitempty"` // by kind, what the first such answer said
 	Wrong     string             `json:"wrong,omitempty"`
-	Unsent    int64              `json:"unsent"`   // due, and never sent: no place in flight
-	Held      int64              `json:"held"`     // due, and sent only when a place was free
-	Latency   *stats.Histogram   `json:"latency"`  // of right answers
-	Failing   *stats.Histogram   `json:"failing"`  // of answers that say that they failed
-	Versions  map[string]*Series `json:"versions"` // of right answers
-	ServerCPU float64            `json:"server_cpu_us_per_answer"`
-	ServerRSS int64              `json:"server_rss_bytes"`
+	Unsent    int64              `json:"unsent"`                             // due, and never sent: no place in flight
+	Held      int64              `json:"held"`                               // due, and sent only when a place was free
+	Latency   *stats.Histogram   `json:"latency"`                            // of right answers
+	Failing   *stats.Histogram   `json:"failing"`                            // of answers that say that they failed
+	Versions  map[string]*Series `json:"versions"`                           // of right answers
+	ServerCPU float64            `json:"server_cpu_us_per_answer,omitempty"` // 0: its processes are not known
+	ServerRSS int64              `json:"server_rss_bytes,omitempty"`
 	Client    Client             `json:"client"`
 	Slot      float64            `json:"slot_s"`
 }

@@ -40,7 +40,12 @@ type Target struct {
 type Measure struct {
 	Name string
 	Of   func(*bench.Result) float64
+	// Server is whether it is of the server's processes. They are known only where the
+	// load test was told; else 0 is no figure.
+	Server bool
 }
+
+func (m Measure) unknown(v float64) bool { return m.Server && v == 0 }
 
 func percentile(p float64) func(*bench.Result) float64 {
 	return func(r *bench.Result) float64 { return stats.Millis(r.Latency.At(p)) }
@@ -48,15 +53,15 @@ func percentile(p float64) func(*bench.Result) float64 {
 
 // Measures are those of every table.
 var Measures = []Measure{
-	{"requests/s", func(r *bench.Result) float64 { return r.Rate }},
-	{"p50 ms", percentile(50)},
-	{"p90 ms", percentile(90)},
-	{"p99 ms", percentile(99)},
-	{"p99.9 ms", percentile(99.9)},
-	{"max ms", percentile(100)},
-	{"server CPU µs", func(r *bench.Result) float64 { return r.ServerCPU }},
-	{"server MB", func(r *bench.Result) float64 { return float64(r.ServerRSS) / 1e6 }},
-	{"client CPU µs", func(r *bench.Result) float64 { return r.Client.CPU }},
+	{"requests/s", func(r *bench.Result) float64 { return r.Rate }, false},
+	{"p50 ms", percentile(50), false},
+	{"p90 ms", percentile(90), false},
+	{"p99 ms", percentile(99), false},
+	{"p99.9 ms", percentile(99.9), false},
+	{"max ms", percentile(100), false},
+	{"server CPU µs", func(r *bench.Result) float64 { return r.ServerCPU }, true},
+	{"server MB", func(r *bench.Result) float64 { return float64(r.ServerRSS) / 1e6 }, true},
+	{"client CPU µs", func(r *bench.Result) float64 { return r.Client.CPU }, false},
 }
 
 func (t *Target) values(m Measure) []float64 {
@@ -126,7 +131,7 @@ func (r *Report) table() [][]string {
 	for _, m := range Measures {
 		row := []string{m.Name}
 		for _, t := range r.Targets {
-			row = append(row, interval(t.Mean(m)))
+			row = append(row, mean(t, m))
 		}
 		for _, t := range r.Targets[1:] {
 			row = append(row, ratio(t.Ratio(m, r.Targets[0])))
@@ -140,6 +145,14 @@ func (r *Report) table() [][]string {
 	}
 	rows = append(rows, errors)
 	return r.timed(rows)
+}
+
+func mean(t *Target, m Measure) string {
+	i := t.Mean(m)
+	if m.unknown(i.Mid) {
+		return "–"
+	}
+	return interval(i)
 }
 
 func ratio(i stats.Interval) string {
@@ -201,6 +214,13 @@ func (r *Report) JSON(w io.Writer) error {
 	return e.Encode(r)
 }
 
+func exact(m Measure, v float64) string {
+	if m.unknown(v) {
+		return ""
+	}
+	return strconv.FormatFloat(v, 'g', 6, 64)
+}
+
 // CSV writes a line per target and round.
 func (r *Report) CSV(w io.Writer) error {
 	c := csv.NewWriter(w)
@@ -213,7 +233,7 @@ func (r *Report) CSV(w io.Writer) error {
 		for _, res := range t.Results {
 			line := []string{t.Name, strconv.Itoa(res.Round), strconv.FormatInt(res.Requests, 10), strconv.FormatInt(res.Errors(), 10), number(res.Offered)}
 			for _, m := range Measures {
-				line = append(line, strconv.FormatFloat(m.Of(res), 'g', 6, 64))
+				line = append(line, exact(m, m.Of(res)))
 			}
 			_ = c.Write(line)
 		}

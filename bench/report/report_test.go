@@ -41,7 +41,7 @@ func TestTextComparesWithTheFirstTarget(t *testing.T) {
 	if err := example().Text(&b); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`requests/s +150 \(0 to 785.3\) +150 \(0 to 785.3\) +1 \(1 to 1\)`, `p99 ms .* 0\.[45]\d* `, `errors +2 of 200`, `! it is <b>slow`} {
+	for _, want := range []string{`requests/s +150 \(0 to 785.3\) +150 \(0 to 785.3\) +1 \(1 to 1\)`, `p99 ms .* 0\.[45]\d* `, `errors +2 of 200`, `server CPU µs +– +– +–`, `server MB +– +– +–`, `! it is <b>slow`} {
 		if !regexp.MustCompile(want).MatchString(b.String()) {
 			t.Errorf("no %s in\n%s", want, b.String())
 		}
@@ -54,7 +54,7 @@ func TestCSVAndJSONAreWellFormed(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines, err := csv.NewReader(strings.NewReader(b.String())).ReadAll()
-	if err != nil || len(lines) != 5 || lines[3][0] != "<script>new" || lines[1][3] != "1" {
+	if err != nil || len(lines) != 5 || lines[3][0] != "<script>new" || lines[1][3] != "1" || lines[1][11] != "" {
 		t.Errorf("%v, %v", lines, err)
 	}
 	b.Reset()

@@ -65,6 +65,7 @@ var order = map[string][]string{
 	"deploy/repository": {"deploy/repository/pbtxt", "deploy/spec", "accel/tensor"},
 
 	"bench/clients":      {}, // tests alone
+	"bench/onnx":         {"accel/tensor"},
 	"bench/stats":        {},
 	"bench":              {"bench/stats"}, // a result has histograms
 	"bench/pace":         {},
@@ -74,14 +75,14 @@ var order = map[string][]string{
 	"bench/ask":          {"bench"},
 	"bench/local":        {},
 	"bench/report":       {"bench", "bench/stats"},
-	"bench/wide":         {},
+	"bench/wide":         {"accel/tensor", "bench/onnx"},
 	"bench/models":       {"accel/ort/library/wheel"},
 	"bench/models/fetch": {"bench/models"},
 	"bench/compare": {"bench", "bench/ask", "bench/client", "bench/load", "bench/local", "bench/proc", "bench/stats", "bench/wide",
 		"accel", "accel/tensor", "accel/ort", "accel/ort/library"},
 	"bench/scenario": {"bench", "bench/ask", "bench/client", "bench/load", "bench/local", "bench/pace", "bench/proc", "bench/stats", "bench/wide",
 		"deploy/api"}, // for a token
-	"bench/batching": {"bench/models", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library", "scorer", "scorer/batch", "scorer/model"},
+	"bench/batching": {"bench/models", "bench/stats", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library", "scorer", "scorer/batch", "scorer/model"},
 }
 
 const module = "sluice.dev"

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"sluice.dev/bench/stats"
 )
 
 // setting is a fixed one, or, with limit 0, none at all.
@@ -52,14 +54,9 @@ func ratios(measure ...func() (float64, error)) (own float64, others, ratio []fl
 		}
 	}
 	for i := range measure[1:] {
-		others, ratio = append(others, median(values[i+1])), append(ratio, median(shares[i+1]))
+		others, ratio = append(others, stats.Median(values[i+1])), append(ratio, stats.Median(shares[i+1]))
 	}
-	return median(values[0]), others, ratio, nil
-}
-
-func median(list []float64) float64 {
-	slices.Sort(list)
-	return list[len(list)/2]
+	return stats.Median(values[0]), others, ratio, nil
 }
 
 // trial is one model's measurement.
@@ -210,7 +207,7 @@ func (t *trial) loneCaller(v *served) error {
 		alone, single = list[len(list)/2], time.Duration(float64(t.slots)/rate*1e9)
 		extra = append(extra, float64(alone-single)/1e3)
 	}
-	verdict(t.out, t.name, "lone request, µs beside the run", round(alone), round(single)+" bare", median(extra), 60, true)
+	verdict(t.out, t.name, "lone request, µs beside the run", round(alone), round(single)+" bare", stats.Median(extra), 60, true)
 	return nil
 }
 

@@ -17,12 +17,12 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"sluice.dev/accel/tensor"
+	"sluice.dev/bench/onnx"
 	"sluice.dev/gateway/grpcapi/inferencepb"
 )
 
@@ -49,67 +49,34 @@ func python(t *testing.T) string {
 	return filepath.Join(folder, "bin", "python")
 }
 
-// onnxTypes are ONNX's numbers of the element types.
-var onnxTypes = map[tensor.DType]uint64{
-	tensor.Float32: 1, tensor.Uint8: 2, tensor.Int8: 3, tensor.Uint16: 4, tensor.Int16: 5, tensor.Int32: 6, tensor.Int64: 7,
-	tensor.Bytes: 8, tensor.Bool: 9, tensor.Float64: 11, tensor.Uint32: 12, tensor.Uint64: 13,
-}
-
-// message is a protocol buffer that is written. Field numbers are those of
-// https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
-type message []byte
-
-func (m message) number(field protowire.Number, v uint64) message {
-	return protowire.AppendVarint(protowire.AppendTag(m, field, protowire.VarintType), v)
-}
-
-func (m message) bytes(field protowire.Number, v []byte) message {
-	return protowire.AppendBytes(protowire.AppendTag(m, field, protowire.BytesType), v)
-}
-
-// value declares a tensor [N,width].
-func value(name string, onnxType, width uint64) message {
-	shape := message(nil).bytes(1, message(nil).bytes(2, []byte("N"))).bytes(1, message(nil).number(1, width))
-	kind := message(nil).bytes(1, message(nil).number(1, onnxType).bytes(2, shape))
-	return message(nil).bytes(1, []byte(name)).bytes(2, kind)
-}
-
-func node(op, out string, in ...string) (m message) {
-	for _, name := range in {
-		m = m.bytes(1, []byte(name))
-	}
-	return m.bytes(2, []byte(out)).bytes(4, []byte(op))
-}
-
-// model is a whole one of a graph.
-func model(graph message) []byte {
-	return message(nil).number(1, 8).bytes(8, message(nil).bytes(1, nil).number(2, 17)).bytes(7, graph.bytes(2, []byte("graph")))
-}
-
 // echo gives each of its inputs back, one of every type, [N,2].
 func echo() []byte {
-	var graph message
+	var g onnx.Graph
 	for d := tensor.Bool; d <= tensor.Bytes; d++ {
-		if n := onnxTypes[d]; n > 0 {
+		if onnx.Types[d] > 0 {
 			in, out := "in_"+d.String(), "out_"+d.String()
-			graph = graph.bytes(1, node("Identity", out, in)).bytes(11, value(in, n, 2)).bytes(12, value(out, n, 2))
+			g.Node("Identity", out, in)
+			g.Input(in, d, 2)
+			g.Output(out, d, 2)
 		}
 	}
-	return model(graph)
+	return g.Model("echo")
 }
 
 // slow takes a row of one number, and milliseconds to answer: it multiplies with one
 // matrix again and again.
 func slow() []byte {
 	const width, times = 1024, 40
-	weights := func(name string, rows uint64) message {
-		return message(nil).number(1, rows).number(1, width).number(2, onnxTypes[tensor.Float32]).bytes(8, []byte(name)).bytes(9, make([]byte, 4*rows*width))
-	}
-	graph := message(nil).bytes(5, weights("first", 1)).bytes(5, weights("more", width)).bytes(1, node("MatMul", "y0", "x", "first"))
+	var g onnx.Graph
+	g.Weights("first", tensor.Float32, make([]byte, 4*width), 1, width)
+	g.Weights("more", tensor.Float32, make([]byte, 4*width*width), width, width)
+	g.Node("MatMul", "y0", "x", "first")
 	for i := range times {
-		graph = graph.bytes(1, node("MatMul", fmt.Sprint("y", i+1), fmt.Sprint("y", i), "more"))
+		g.Node("MatMul", fmt.Sprint("y", i+1), fmt.Sprint("y", i), "more")
 	}
-	return model(graph.bytes(11, value("x", onnxTypes[tensor.Float32], 1)).bytes(12, value(fmt.Sprint("y", times), onnxTypes[tensor.Float32], width)))
+	g.Input("x", tensor.Float32, 1)
+	g.Output(fmt.Sprint("y", times), tensor.Float32, width)
+	return g.Model("slow")
 }
 
 // specification is the digits example with a key, and models that echo and that are slow.

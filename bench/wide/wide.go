@@ -9,6 +9,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+
+	"sluice.dev/accel/tensor"
+	"sluice.dev/bench/onnx"
 )
 
 // The model's input "x" is FP32 [N,Inputs], its output "y" FP32 [N,Outputs].
@@ -27,90 +30,34 @@ func Write(path string) error {
 	return nil
 }
 
-// message is a protocol buffer that is written. Field numbers are those of
-// https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
-type message []byte
-
-func (m *message) number(field int, v uint64) {
-	*m = binary.AppendUvarint(binary.AppendUvarint(*m, uint64(field)<<3), v)
-}
-
-func (m *message) bytes(field int, v []byte) {
-	*m = append(binary.AppendUvarint(binary.AppendUvarint(*m, uint64(field)<<3|2), uint64(len(v))), v...)
-}
-
-func (m *message) text(field int, v string) { m.bytes(field, []byte(v)) }
-
-const float = 1 // TensorProto.DataType
-
 func model() []byte {
-	var graph, opset, m message
+	var g onnx.Graph
 	rng := rand.New(rand.NewPCG(1024, 256))
 	at := "x"
 	for i := range len(layers) - 1 {
 		w, b, mm, sum := fmt.Sprint("w", i), fmt.Sprint("b", i), fmt.Sprint("mm", i), fmt.Sprint("sum", i)
-		graph.bytes(5, weights(rng, w, layers[i], layers[i+1]))
-		graph.bytes(5, weights(rng, b, layers[i+1]))
-		graph.bytes(1, node("MatMul", mm, at, w))
+		g.Weights(w, tensor.Float32, weights(rng, layers[i]*layers[i+1]), layers[i], layers[i+1])
+		g.Weights(b, tensor.Float32, weights(rng, layers[i+1]), layers[i+1])
+		g.Node("MatMul", mm, at, w)
 		if at = sum; i == len(layers)-2 {
 			at = "y"
 		}
-		graph.bytes(1, node("Add", at, mm, b))
+		g.Node("Add", at, mm, b)
 		if at != "y" {
-			graph.bytes(1, node("Relu", sum+"r", at))
+			g.Node("Relu", sum+"r", at)
 			at = sum + "r"
 		}
 	}
-	graph.text(2, "wide")
-	graph.bytes(11, value("x", Inputs))
-	graph.bytes(12, value("y", Outputs))
-	opset.text(1, "")
-	opset.number(2, 17)
-	m.number(1, 8) // IR version
-	m.bytes(8, opset)
-	m.bytes(7, graph)
-	return m
+	g.Input("x", tensor.Float32, Inputs)
+	g.Output("y", tensor.Float32, Outputs)
+	return g.Model("wide")
 }
 
-func node(op, out string, in ...string) []byte {
-	var m message
-	for _, name := range in {
-		m.text(1, name)
-	}
-	m.text(2, out)
-	m.text(4, op)
-	return m
-}
-
-// weights is a tensor of values small enough to keep activations in range.
-func weights(rng *rand.Rand, name string, dims ...int) []byte {
-	var m message
-	n := 1
-	for _, d := range dims {
-		m.number(1, uint64(d))
-		n *= d
-	}
+// weights are n values small enough to keep activations in range.
+func weights(rng *rand.Rand, n int) []byte {
 	raw := make([]byte, 0, 4*n)
 	for range n {
 		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits((rng.Float32()-0.5)/16))
 	}
-	m.number(2, float)
-	m.text(8, name)
-	m.bytes(9, raw)
-	return m
-}
-
-// value declares FP32 [N,width].
-func value(name string, width int) []byte {
-	var rows, columns, shape, tensor, kind, m message
-	rows.text(2, "N")
-	columns.number(1, uint64(width))
-	shape.bytes(1, rows)
-	shape.bytes(1, columns)
-	tensor.number(1, float)
-	tensor.bytes(2, shape)
-	kind.bytes(1, tensor)
-	m.text(1, name)
-	m.bytes(2, kind)
-	return m
+	return raw
 }

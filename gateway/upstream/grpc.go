@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
@@ -55,7 +56,7 @@ const service = "/inference.GRPCInferenceService/"
 // newGRPC makes the server at address.
 func newGRPC(c *Config, address string, lost func()) (*grpcServer, error) {
 	g := &grpcServer{
-		endpoint: c.Endpoint, version: c.Version, model: orElse(c.GRPC.Model, c.Endpoint), its: c.GRPC.Version, lost: lost,
+		endpoint: c.Endpoint, version: c.Version, model: cmp.Or(c.GRPC.Model, c.Endpoint), its: c.GRPC.Version, lost: lost,
 	}
 	secure := insecure.NewCredentials()
 	if c.GRPC.Encrypt {

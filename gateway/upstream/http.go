@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,13 +82,14 @@ func newHTTP(c *Config, address string, lost func()) (*httpServer, error) {
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("the URL of a model's server is not one")
 	}
+	prefix := strings.TrimSuffix(u.EscapedPath(), "/")
 	h := &httpServer{
-		azure: c.HTTP.Protocol == AzureML, base: u.Scheme + "://" + u.Host + trimSlash(u.EscapedPath()), headers: c.HTTP.Headers,
+		azure: c.HTTP.Protocol == AzureML, base: u.Scheme + "://" + u.Host + prefix, headers: c.HTTP.Headers,
 		maxBody: c.MaxBody, lost: lost, log: c.Log,
 	}
 	path, health := h.paths(c)
 	h.probes = h.base + health
-	h.score = fmt.Appendf(nil, "POST %s%s HTTP/1.1\r\nHost: %s\r\nAccept-Encoding: identity\r\n", trimSlash(u.EscapedPath()), path, u.Host)
+	h.score = fmt.Appendf(nil, "POST %s%s HTTP/1.1\r\nHost: %s\r\nAccept-Encoding: identity\r\n", prefix, path, u.Host)
 	for name, value := range c.HTTP.Headers {
 		h.score = fmt.Appendf(h.score, "%s: %s\r\n", name, value)
 	}
@@ -96,9 +99,9 @@ func newHTTP(c *Config, address string, lost func()) (*httpServer, error) {
 		if h.secure, err = c.HTTP.TLS.config(u.Hostname()); err != nil {
 			return nil, err
 		}
-		port = orElse(port, "443")
+		port = cmp.Or(port, "443")
 	}
-	at := net.JoinHostPort(u.Hostname(), orElse(port, "80"))
+	at := net.JoinHostPort(u.Hostname(), cmp.Or(port, "80"))
 	var d net.Dialer
 	h.dial = func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", at) }
 	h.client = &http.Client{
@@ -111,27 +114,13 @@ func newHTTP(c *Config, address string, lost func()) (*httpServer, error) {
 // paths are those of scoring and of health.
 func (h *httpServer) paths(c *Config) (score, health string) {
 	if h.azure {
-		return orElse(c.HTTP.Path, "/score"), orElse(c.Health.Path, "/")
+		return cmp.Or(c.HTTP.Path, "/score"), cmp.Or(c.Health.Path, "/")
 	}
-	h.model = "/v2/models/" + url.PathEscape(orElse(c.HTTP.Model, c.Endpoint))
+	h.model = "/v2/models/" + url.PathEscape(cmp.Or(c.HTTP.Model, c.Endpoint))
 	if c.HTTP.Version != "" {
 		h.model += "/versions/" + url.PathEscape(c.HTTP.Version)
 	}
-	return h.model + "/infer", orElse(c.Health.Path, h.model+"/ready")
-}
-
-func trimSlash(path string) string {
-	if path != "" && path[len(path)-1] == '/' {
-		return path[:len(path)-1]
-	}
-	return path
-}
-
-func orElse(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
+	return h.model + "/infer", cmp.Or(c.Health.Path, h.model+"/ready")
 }
 
 // Score implements scorer.Scorer. A request that met a connection which its server

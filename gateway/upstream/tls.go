@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -22,7 +23,7 @@ func (t *TLS) config(host string) (*tls.Config, error) {
 	if t == nil {
 		return c, nil
 	}
-	c.ServerName = orElse(t.ServerName, host)
+	c.ServerName = cmp.Or(t.ServerName, host)
 	if t.CAFile != "" {
 		pem, err := os.ReadFile(t.CAFile)
 		if err != nil {

@@ -2,6 +2,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,25 +41,12 @@ type Health struct {
 
 func (c *Config) setDefaults() {
 	h := &c.Health
-	for _, d := range []struct {
-		to        *time.Duration
-		otherwise time.Duration
-	}{{&h.Period, 5 * time.Second}, {&h.Timeout, 2 * time.Second}} {
-		if *d.to == 0 {
-			*d.to = d.otherwise
-		}
-	}
-	for _, d := range []struct {
-		to        *int
-		otherwise int
-	}{{&h.Successes, 1}, {&h.Failures, 3}, {&c.MaxBody, 100 << 20}} {
-		if *d.to == 0 {
-			*d.to = d.otherwise
-		}
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
+	h.Period = cmp.Or(h.Period, 5*time.Second)
+	h.Timeout = cmp.Or(h.Timeout, 2*time.Second)
+	h.Successes = cmp.Or(h.Successes, 1)
+	h.Failures = cmp.Or(h.Failures, 3)
+	c.MaxBody = cmp.Or(c.MaxBody, 100<<20)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 }
 
 // Servers say nothing of how many requests they take at a time. Azure ML's run one

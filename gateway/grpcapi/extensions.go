@@ -226,9 +226,7 @@ func (i inferenceServer) TraceSetting(ctx context.Context, q *pb.TraceSettingReq
 		}
 		s, err := x.SetTrace(q.ModelName, change)
 		r := &pb.TraceSettingResponse{Settings: map[string]*pb.TraceSettingResponse_SettingValue{"trace_level": {Value: s.Level}}}
-		for name, v := range map[string]string{
-			"trace_rate": s.Rate, "trace_count": s.Count, "log_frequency": s.Frequency, "trace_file": s.File, "trace_mode": s.Mode,
-		} {
+		for name, v := range s.Texts() {
 			r.Settings[name] = &pb.TraceSettingResponse_SettingValue{Value: []string{v}}
 		}
 		return r, err

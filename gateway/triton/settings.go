@@ -90,6 +90,13 @@ type TraceSettings struct {
 	Mode      string   `json:"trace_mode"`
 }
 
+// Texts are the settings by name, but for the level, which has several.
+func (s *TraceSettings) Texts() map[string]string {
+	return map[string]string{
+		"trace_rate": s.Rate, "trace_count": s.Count, "log_frequency": s.Frequency, "trace_file": s.File, "trace_mode": s.Mode,
+	}
+}
+
 // untraced are the settings of a server that writes no traces of its own: spans
 // belong to whoever sends a traceparent.
 var untraced = TraceSettings{Level: []string{"OFF"}, Rate: "1000", Count: "-1", Frequency: "0", Mode: "triton"}
@@ -110,9 +117,7 @@ func (x *Extensions) SetTrace(model string, change map[string][]string) (TraceSe
 	if err != nil {
 		return s, err
 	}
-	same := map[string]string{
-		"trace_rate": s.Rate, "trace_count": s.Count, "log_frequency": s.Frequency, "trace_file": s.File, "trace_mode": s.Mode,
-	}
+	same := s.Texts()
 	for _, name := range slices.Sorted(maps.Keys(change)) {
 		values := change[name]
 		switch now, isText := same[name]; {

@@ -58,7 +58,7 @@ func benchAnswer() *pb.ModelInferResponse {
 func TestBenchServer(t *testing.T) {
 	what := os.Getenv(benchServer)
 	if what == "" {
-		t.Skip("the server of the benchmarks")
+		t.Skip("not a test: benchmarks start it in a process of its own, with " + benchServer + " set")
 	}
 	address := ""
 	if what == "sluice" {

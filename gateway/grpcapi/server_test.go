@@ -297,6 +297,16 @@ func gate() (s identity, release func()) {
 	}}, sync.OnceFunc(func() { close(open) })
 }
 
+// asking makes a request, whose end comes through the channel.
+func asking(ctx context.Context, call pb.GRPCInferenceServiceClient) chan error {
+	answered := make(chan error, 1)
+	go func() {
+		_, err := call.ModelInfer(ctx, ask("", 1))
+		answered <- err
+	}()
+	return answered
+}
+
 func TestAClientThatLeavesFreesItsPlace(t *testing.T) {
 	s, release := gate()
 	defer release()
@@ -304,12 +314,7 @@ func TestAClientThatLeavesFreesItsPlace(t *testing.T) {
 	h.pool.SetLimit(1)
 	leave := func(ctx context.Context) (cancel func(), answered chan error) {
 		ctx, cancel = context.WithCancel(ctx)
-		answered = make(chan error, 1)
-		go func() {
-			_, err := call.ModelInfer(ctx, ask("", 1))
-			answered <- err
-		}()
-		return cancel, answered
+		return cancel, asking(ctx, call)
 	}
 	load := func(busy, waiting int) func() bool {
 		return func() bool {
@@ -576,11 +581,7 @@ func TestPingsOfAnIdleClientAreAnswered(t *testing.T) {
 func TestShutdownFinishesWhatRuns(t *testing.T) {
 	s, release := gate()
 	call, h := client(t, Config{}, s)
-	answered := make(chan error, 1)
-	go func() {
-		_, err := call.ModelInfer(soon(t), ask("", 1))
-		answered <- err
-	}()
+	answered := asking(soon(t), call)
 	until(t, "in flight", func() bool { return h.path.InFlight() == 1 })
 	down := make(chan error, 1)
 	go func() { down <- h.server.Shutdown(soon(t)) }()
@@ -598,11 +599,7 @@ func TestShutdownCutsOffWhatDoesNotEnd(t *testing.T) {
 	s, release := gate()
 	defer release()
 	call, h := client(t, Config{}, s)
-	answered := make(chan error, 1)
-	go func() {
-		_, err := call.ModelInfer(soon(t), ask("", 1))
-		answered <- err
-	}()
+	answered := asking(soon(t), call)
 	until(t, "in flight", func() bool { return h.path.InFlight() == 1 })
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()

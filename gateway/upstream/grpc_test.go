@@ -125,7 +125,7 @@ func i64s(list ...int64) (out []any) {
 	return out
 }
 
-// oipServer is a gRPC server whose calls a test handles.
+// oipServer is a gRPC server whose calls a test handles, until the test ends.
 func oipServer(t testing.TB, l net.Listener, handle func(ctx context.Context, method string, in []byte) ([]byte, error)) string {
 	t.Helper()
 	if l == nil {
@@ -134,6 +134,12 @@ func oipServer(t testing.TB, l net.Listener, handle func(ctx context.Context, me
 			t.Fatal(err)
 		}
 	}
+	t.Cleanup(serveOIP(l, handle))
+	return l.Addr().String()
+}
+
+// serveOIP is the same until stop.
+func serveOIP(l net.Listener, handle func(ctx context.Context, method string, in []byte) ([]byte, error)) (stop func()) {
 	s := grpc.NewServer(grpc.ForceServerCodecV2(bytesCodec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 		var in []byte
 		if err := stream.RecvMsg(&in); err != nil {
@@ -148,11 +154,10 @@ func oipServer(t testing.TB, l net.Listener, handle func(ctx context.Context, me
 	}))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
+	return func() {
 		s.Stop()
 		<-done
-	})
-	return l.Addr().String()
+	}
 }
 
 // digitsMetadata is of a model with one input and two outputs.
@@ -369,30 +374,10 @@ func TestAGRPCServerGoesAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
-	var server *grpc.Server
-	run := func(l net.Listener) chan error {
-		server = grpc.NewServer(grpc.ForceServerCodecV2(bytesCodec{}), grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
-			method, _ := grpc.MethodFromServerStream(stream)
-			var in []byte
-			if err := stream.RecvMsg(&in); err != nil {
-				return err
-			}
-			out, err := model(t, nil)(stream.Context(), strings.TrimPrefix(method, service), in)
-			if err != nil {
-				return err
-			}
-			return stream.SendMsg(out)
-		}))
-		done := make(chan error, 1)
-		s := server
-		go func() { done <- s.Serve(l) }()
-		return done
-	}
-	done := run(l)
+	stop := serveOIP(l, model(t, nil))
 	_, offers := watched(t, Config{GRPC: &GRPC{Addresses: []string{address}, Model: "m", Version: "3"}, Health: Health{Failures: 1 << 30}})
 	s := until(t, offers, many(1))[0].Scorer
-	server.Stop()
-	<-done
+	stop()
 	// The client's connection may take a moment to notice; then nothing is sent.
 	for a := newAsker(); ; {
 		if r := a.ask(s, scorer.AML, `{"data":[[1,2]]}`, forever); r.NotStarted {
@@ -404,10 +389,9 @@ func TestAGRPCServerGoesAndComesBack(t *testing.T) {
 	if l, err = net.Listen("tcp", address); err != nil {
 		t.Fatal(err)
 	}
-	done = run(l)
+	stop = serveOIP(l, model(t, nil))
 	until(t, offers, many(1))
-	server.Stop()
-	<-done
+	stop()
 }
 
 // A server that does not say what its model takes cannot be called by tensors.

@@ -239,18 +239,18 @@ func TestEveryKindOfBodyIsScoredOverGRPC(t *testing.T) {
 	}
 }
 
-func TestErrorsOverGRPC(t *testing.T) {
-	var next atomic.Pointer[status.Status]
-	var answer atomic.Pointer[[]byte]
-	address := oipServer(t, nil, model(t, func(context.Context, []byte) ([]byte, error) {
-		if b := answer.Load(); b != nil {
-			return *b, nil
-		}
-		return nil, next.Load().Err()
-	}))
+// askModel asks a server whose model infers so.
+func askModel(t *testing.T, infer func() ([]byte, error)) (ask func() *scorer.Response) {
+	t.Helper()
+	address := oipServer(t, nil, model(t, func(context.Context, []byte) ([]byte, error) { return infer() }))
 	_, offers := watched(t, Config{GRPC: &GRPC{Addresses: []string{address}, Model: "m", Version: "3"}, MaxBody: 1 << 20})
 	s, a := until(t, offers, many(1))[0].Scorer, newAsker()
-	ask := func() *scorer.Response { return a.ask(s, scorer.AML, `{"data":[[1,2]]}`, forever) }
+	return func() *scorer.Response { return a.ask(s, scorer.AML, `{"data":[[1,2]]}`, forever) }
+}
+
+func TestErrorsOverGRPC(t *testing.T) {
+	var next atomic.Pointer[status.Status]
+	ask := askModel(t, func() ([]byte, error) { return nil, next.Load().Err() })
 	f := func(c codes.Code, status_ scorer.Status, text string) {
 		t.Helper()
 		next.Store(status.New(c, "because"))
@@ -267,6 +267,14 @@ func TestErrorsOverGRPC(t *testing.T) {
 	for _, c := range []codes.Code{codes.Internal, codes.Unknown, codes.NotFound, codes.Unauthenticated, codes.Unimplemented, codes.Canceled} {
 		f(c, scorer.ModelFailed, "because")
 	}
+	next.Store(status.New(codes.ResourceExhausted, "Received message larger than max (5 vs. 4)"))
+	want(t, ask(), scorer.TooLarge, "as large as this")
+}
+
+// What a server answers is held against its own type and shape.
+func TestAnswersOverGRPCThatDoNotFit(t *testing.T) {
+	var answer atomic.Pointer[[]byte]
+	ask := askModel(t, func() ([]byte, error) { return *answer.Load(), nil })
 	g := func(m message, text string) {
 		t.Helper()
 		b := m.bytes(t, "Response")
@@ -305,9 +313,6 @@ func TestErrorsOverGRPC(t *testing.T) {
 	long := make([]byte, 2<<20)
 	answer.Store(&long)
 	want(t, ask(), scorer.ModelFailed, "too long: grpc: received message larger than max")
-	answer.Store(nil)
-	next.Store(status.New(codes.ResourceExhausted, "Received message larger than max (5 vs. 4)"))
-	want(t, ask(), scorer.TooLarge, "as large as this")
 }
 
 func TestAGRPCServerNoticesThatNobodyWaits(t *testing.T) {

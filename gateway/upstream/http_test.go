@@ -491,24 +491,40 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
-// gate is a connection whose end is noticed late, as over a slow network.
+// gate is a connection whose end is noticed late, as over a slow network: when a
+// second request was written to it, or we close it.
 type gate struct {
 	*net.TCPConn
-	hold atomic.Bool
-	open chan struct{}
+	writes atomic.Int64
+	held   chan struct{}
+	open   func() // closes held
 }
 
 func (g *gate) Read(b []byte) (int, error) {
 	n, err := g.TCPConn.Read(b)
-	if err != nil && g.hold.Load() {
-		<-g.open
+	if err != nil {
+		<-g.held
 	}
 	return n, err
 }
 
+func (g *gate) Write(b []byte) (int, error) {
+	n, err := g.TCPConn.Write(b)
+	if g.writes.Add(1) == 2 {
+		g.open()
+	}
+	return n, err
+}
+
+func (g *gate) Close() error {
+	g.open()
+	return g.TCPConn.Close()
+}
+
 // gated makes h's first connection a gate.
 func gated(h *httpServer) *gate {
-	g := &gate{open: make(chan struct{})}
+	g := &gate{held: make(chan struct{})}
+	g.open = sync.OnceFunc(func() { close(g.held) })
 	dial := h.dial
 	h.dial = func(ctx context.Context) (net.Conn, error) {
 		n, err := dial(ctx)
@@ -542,13 +558,11 @@ func TestARequestOfWhichTheServerGotNothingIsSentAgain(t *testing.T) {
 	})
 	h, a := open(t, AzureML, s.url), newAsker()
 	g := gated(h)
-	g.hold.Store(true)
 	want(t, a.ask(h, scorer.AML, "{}", forever), scorer.OK, "x")
 	<-closed
-	time.AfterFunc(20*time.Millisecond, func() { close(g.open) })
 	want(t, a.ask(h, scorer.AML, "{}", forever), scorer.OK, "x")
-	if served.Load() != 2 || s.accepted.Load() != 2 {
-		t.Errorf("served %d on %d connections; want 2 on 2", served.Load(), s.accepted.Load())
+	if served.Load() != 2 || s.accepted.Load() != 2 || g.writes.Load() != 2 {
+		t.Errorf("served %d on %d connections, %d written to the first; want 2 on 2, 2 written", served.Load(), s.accepted.Load(), g.writes.Load())
 	}
 }
 

@@ -150,23 +150,16 @@ func TestARequestThatMeetsNobodyEndsTheOffer(t *testing.T) {
 // probe, and is not dead.
 func TestAContainerThatComputesIsNotProbedToDeath(t *testing.T) {
 	hold, asked := make(chan struct{}), make(chan struct{})
-	var turn = make(chan struct{}, 1)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	turn := make(chan struct{}, 1)
+	s := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 		turn <- struct{}{}
 		defer func() { <-turn }()
 		if r.Method == http.MethodPost {
 			close(asked)
 			<-hold
 		}
-	}))
-	defer s.Close()
-	c := Config{HTTP: &HTTP{URLs: []string{s.URL}}}
-	c.setDefaults()
-	h, err := newHTTP(&c, s.URL, func() {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.close()
+	})
+	h := open(t, AzureML, s.URL)
 	answered := make(chan *scorer.Response, 1)
 	go func() { answered <- newAsker().ask(h, scorer.AML, "{}", forever) }()
 	<-asked

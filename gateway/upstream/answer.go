@@ -72,7 +72,7 @@ func refusal(status int) scorer.Status {
 	return scorer.InvalidArgument
 }
 
-// said is what an error's body says, short and in plain characters: the message of
+// said is what an error's body says, its first line in plain characters: the message of
 // Azure ML's and of the Open Inference Protocol's errors, or the text.
 func said(body []byte) string {
 	var known struct{ Error, Message string }
@@ -83,9 +83,14 @@ func said(body []byte) string {
 	return short(text)
 }
 
-// short makes text fit to stand in a message.
+// short makes text fit to stand in a message: its first line, since traces of stacks
+// have paths.
 func short(text string) string {
 	const most = 200 // bytes
+	text = strings.TrimSpace(text)
+	if end := strings.IndexAny(text, "\r\n"); end >= 0 {
+		text = text[:end]
+	}
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f || r == utf8.RuneError }), " ")
 	if len(text) > most {
 		text = strings.ToValidUTF8(text[:most], "") + "…"

@@ -267,6 +267,10 @@ func TestErrorsOverGRPC(t *testing.T) {
 	for _, c := range []codes.Code{codes.Internal, codes.Unknown, codes.NotFound, codes.Unauthenticated, codes.Unimplemented, codes.Canceled} {
 		f(c, scorer.ModelFailed, "because")
 	}
+	next.Store(status.New(codes.Unknown, "in run\nFile \"/srv/score.py\""))
+	if r := ask(); r.Status != scorer.ModelFailed || string(r.Body) != "the model's server answered Unknown: in run" {
+		t.Errorf("%v %q; want the first line", r.Status, r.Body)
+	}
 	next.Store(status.New(codes.ResourceExhausted, "Received message larger than max (5 vs. 4)"))
 	want(t, ask(), scorer.TooLarge, "as large as this")
 }

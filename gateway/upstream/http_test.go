@@ -258,6 +258,8 @@ func TestStatusesAreMapped(t *testing.T) {
 	f(`500 application/json {"error":"no_memory"}`, scorer.ModelFailed, 0, "", "the model's server answered 500: no memory")
 	f("502 text/html <p>Bad", scorer.ModelFailed, 0, "", "the model's server answered 502: <p>Bad")
 	f("500 text/plain "+strings.Repeat("x", 1000), scorer.ModelFailed, 0, "", "the model's server answered 500: "+strings.Repeat("x", 200)+"…")
+	f(`500 application/json {"message":"\n\tTraceback:\n__File_\"/srv/score.py\""}`, scorer.ModelFailed, 0, "", "the model's server answered 500: Traceback:")
+	f(`500 application/json {"error":"\r\n"}`, scorer.ModelFailed, 0, "", "the model's server answered 500: and nothing else")
 	f(`503 application/json {"error":"queue_full"}`, scorer.Overloaded, 0, "", "the model's server is overloaded: queue full")
 }
 

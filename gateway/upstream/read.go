@@ -13,7 +13,7 @@ import (
 // Limits of an answer, beside its body's.
 const (
 	maxHead    = 8 << 10 // bytes of a head, and of the trailers
-	maxInterim = 8       // answers of status 1xx before the one that counts
+	maxInterim = 8       // answers of status 1xx, which are too many
 	maxLine    = 256     // bytes of a line that says how long a chunk is
 	step       = 64 << 10
 )

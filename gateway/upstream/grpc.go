@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +22,7 @@ import (
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
+	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
 	"sluice.dev/scorer/codec"
 )
@@ -211,9 +211,8 @@ func (g *grpcServer) exchange(req *scorer.Request, resp *scorer.Response, left t
 func (g *grpcServer) call(req *scorer.Request, left time.Duration, p *passage, message []byte) (got called, finished bool) {
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), passageKey{}, p), left)
 	defer cancel() // and with it the call, whose server is told
-	if t := req.Trace; t != (scorer.Trace{}) {
-		ctx = metadata.AppendToOutgoingContext(ctx, "traceparent",
-			"00-"+hex.EncodeToString(t.TraceID[:])+"-"+hex.EncodeToString(t.SpanID[:])+"-"+hex.EncodeToString([]byte{t.Flags}))
+	if req.Trace != (scorer.Trace{}) {
+		ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", string(header.AppendTrace(nil, &req.Trace)))
 	}
 	wait, ticket, answer := req.Wait, req.Wait.Arm(), new(called)
 	go func() {

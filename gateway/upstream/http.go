@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"sluice.dev/accel/tensor"
+	"sluice.dev/gateway/header"
 	"sluice.dev/scorer"
 )
 
@@ -266,10 +266,7 @@ func (h *httpServer) appendHead(dst []byte, req *scorer.Request) []byte {
 	dst = append(dst, "\r\nX-Request-Timeout-Ms: "...)
 	dst = strconv.AppendInt(dst, max(req.Deadline.Sub(scorer.Now()).Milliseconds(), 1), 10)
 	if req.Trace != (scorer.Trace{}) {
-		dst = append(dst, "\r\nTraceparent: 00-"...)
-		dst = append(hex.AppendEncode(dst, req.Trace.TraceID[:]), '-')
-		dst = append(hex.AppendEncode(dst, req.Trace.SpanID[:]), '-')
-		dst = hex.AppendEncode(dst, []byte{req.Trace.Flags})
+		dst = header.AppendTrace(append(dst, "\r\nTraceparent: "...), &req.Trace)
 	}
 	return append(dst, "\r\n\r\n"...)
 }

@@ -56,7 +56,7 @@ var order = map[string][]string{
 	"gateway/snapshot":            {"gateway", "gateway/limit", "gateway/metrics", "auth", "auth/apikey", "auth/issue", "auth/token", "router", "deploy/spec"},
 
 	// It gives pools their replicas. Only bodies that go over gRPC are read.
-	"gateway/upstream": {"gateway", "gateway/header", "scorer", "scorer/codec", "accel/tensor"},
+	"gateway/upstream": {"gateway", "gateway/header", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},
 
 	"deploy/spec":             {},
 	"deploy/api":              {"auth/apikey"}, // its own key is checked as all are

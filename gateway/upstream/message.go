@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"sluice.dev/accel/tensor"
+	"sluice.dev/scorer/codec/wire"
 )
 
 // The messages of the Open Inference Protocol's service inference.GRPCInferenceService,
@@ -30,9 +32,9 @@ const (
 
 // appendModel appends the fields that name a model: a request for it alone.
 func appendModel(dst []byte, model, version string) []byte {
-	dst = appendText(dst, fieldModel, model)
+	dst = wire.AppendBytes(dst, fieldModel, model)
 	if version != "" {
-		dst = appendText(dst, fieldVersion, version)
+		dst = wire.AppendBytes(dst, fieldVersion, version)
 	}
 	return dst
 }
@@ -46,27 +48,15 @@ func appendInfer(dst []byte, model, version string, infos []tensor.Info, in []te
 	dst = appendModel(slices.Grow(dst, size), model, version)
 	var one []byte
 	for i := range in {
-		one = appendText(one[:0], fieldName, infos[i].Name)
-		one = appendText(one, fieldType, in[i].DType.String())
-		one = protowire.AppendTag(one, fieldShape, protowire.BytesType)
-		size := 0
-		for _, d := range in[i].Shape {
-			size += protowire.SizeVarint(uint64(d))
-		}
-		one = protowire.AppendVarint(one, uint64(size))
-		for _, d := range in[i].Shape {
-			one = protowire.AppendVarint(one, uint64(d))
-		}
-		dst = protowire.AppendBytes(protowire.AppendTag(dst, fieldInputs, protowire.BytesType), one)
+		one = wire.AppendBytes(one[:0], fieldName, infos[i].Name)
+		one = wire.AppendBytes(one, fieldType, in[i].DType.String())
+		one = wire.AppendVarints(one, fieldShape, in[i].Shape)
+		dst = wire.AppendBytes(dst, fieldInputs, one)
 	}
 	for i := range in {
-		dst = protowire.AppendBytes(protowire.AppendTag(dst, fieldRawInputs, protowire.BytesType), in[i].Data)
+		dst = wire.AppendBytes(dst, fieldRawInputs, in[i].Data)
 	}
 	return dst
-}
-
-func appendText(dst []byte, num protowire.Number, text string) []byte {
-	return protowire.AppendString(protowire.AppendTag(dst, num, protowire.BytesType), text)
 }
 
 var (
@@ -75,85 +65,37 @@ var (
 	errRaw     = errors.New("its raw contents are not one for each output")
 )
 
-// field is one field of a message. Its value is n or b, by its type; a fixed one's
-// is its bytes.
-type field struct {
-	num protowire.Number
-	typ protowire.Type
-	n   uint64
-	b   []byte
-}
-
-// fields calls do for every field of a message.
-func fields(b []byte, do func(f field) error) error {
-	for len(b) > 0 {
-		f := field{}
-		var n int
-		if f.num, f.typ, n = protowire.ConsumeTag(b); n < 0 {
-			return errMessage
-		}
-		b = b[n:]
-		switch f.typ {
-		case protowire.VarintType:
-			f.n, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			f.b, n = protowire.ConsumeBytes(b)
-		default:
-			if n = protowire.ConsumeFieldValue(f.num, f.typ, b); n >= 0 {
-				f.b = b[:n]
-			}
-		}
-		if n < 0 {
-			return errMessage
-		}
-		b = b[n:]
-		if err := do(f); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// varints calls do for the numbers of a field that repeats them, packed or not.
-func (f *field) varints(do func(uint64)) error {
-	if f.typ == protowire.VarintType {
-		do(f.n)
-		return nil
-	}
-	for b := f.b; len(b) > 0; {
-		v, n := protowire.ConsumeVarint(b)
-		if n < 0 {
-			return errMessage
-		}
-		do(v)
-		b = b[n:]
+// ended is the error of a message that was read to its end.
+func ended(m *wire.Message) error {
+	if m.Bad() {
+		return errMessage
 	}
 	return nil
 }
 
 // readReady reads a ModelReadyResponse.
 func readReady(b []byte) (ready bool, err error) {
-	err = fields(b, func(f field) error {
-		ready = ready || f.num == 1 && f.n == 1
-		return nil
-	})
-	return ready, err
+	m := wire.Read(b)
+	for m.Next() {
+		ready = ready || m.IsVarint(1) && m.Varint == 1
+	}
+	return ready, ended(&m)
 }
 
 // readMetadata reads a ModelMetadataResponse.
 func readMetadata(b []byte) (platform string, sig tensor.Signature, err error) {
-	err = fields(b, func(f field) error {
-		switch f.num {
+	m := wire.Read(b)
+	for err == nil && m.Next() {
+		switch m.Num {
 		case fieldPlatform:
-			platform = string(f.b)
+			platform = string(m.Bytes)
 		case fieldMetaInputs:
-			return readInfo(&sig.Inputs, f.b)
+			err = readInfo(&sig.Inputs, m.Bytes)
 		case fieldMetaOutputs:
-			return readInfo(&sig.Outputs, f.b)
+			err = readInfo(&sig.Outputs, m.Bytes)
 		}
-		return nil
-	})
-	return platform, sig, err
+	}
+	return platform, sig, cmp.Or(err, ended(&m))
 }
 
 // readInfo appends a tensor that a model takes or gives.
@@ -184,57 +126,78 @@ const (
 
 func (o *output) read(b []byte) error {
 	var contents []byte
-	err := fields(b, func(f field) (err error) {
-		switch f.num {
+	m := wire.Read(b)
+	for m.Next() {
+		switch m.Num {
 		case fieldName:
-			o.name = f.b
+			o.name = m.Bytes
 		case fieldType:
-			o.DType, _ = tensor.ParseDType(f.b)
+			o.DType, _ = tensor.ParseDType(m.Bytes)
 		case fieldShape:
-			err = f.varints(func(v uint64) {
-				if len(o.Shape) <= maxRank {
-					o.Shape = append(o.Shape, int64(v))
-				}
-			})
+			if err := o.shape(m.Varints()); err != nil {
+				return err
+			}
 		case fieldContents:
-			contents = f.b
+			contents = m.Bytes
 		}
-		return err
-	})
-	switch {
-	case err != nil:
-		return err
-	case len(o.Shape) > maxRank:
-		return fmt.Errorf("a tensor of more than %d dimensions", maxRank)
 	}
-	return fields(contents, o.contents)
+	if m.Bad() {
+		return errMessage
+	}
+	m = wire.Read(contents)
+	for m.Next() {
+		if err := o.contents(&m); err != nil {
+			return err
+		}
+	}
+	return ended(&m)
+}
+
+// shape appends dimensions.
+func (o *output) shape(list wire.Varints) error {
+	for {
+		d, ok := list.Next()
+		switch {
+		case list.Bad():
+			return errMessage
+		case !ok:
+			return nil
+		case len(o.Shape) == maxRank:
+			return fmt.Errorf("a tensor of more than %d dimensions", maxRank)
+		}
+		o.Shape = append(o.Shape, int64(d))
+	}
 }
 
 // contents appends a part of an InferTensorContents, whatever its field says, in
 // the tensor's own type.
-func (o *output) contents(f field) (err error) {
+func (o *output) contents(m *wire.Message) error {
 	le := binary.LittleEndian
 	switch {
-	case o.DType == tensor.Bytes && f.typ == protowire.BytesType:
-		o.Data = append(le.AppendUint32(o.Data, uint32(len(f.b))), f.b...)
+	case o.DType == tensor.Bytes && m.Type == protowire.BytesType:
+		o.Data = append(le.AppendUint32(o.Data, uint32(len(m.Bytes))), m.Bytes...)
+		return nil
 	case o.DType == tensor.Float32, o.DType == tensor.Float64: // fixed size, as they are
-		o.Data = append(o.Data, f.b...)
-	default:
-		size := o.DType.Size()
-		err = f.varints(func(v uint64) {
-			switch size {
-			case 1:
-				o.Data = append(o.Data, byte(v))
-			case 2:
-				o.Data = le.AppendUint16(o.Data, uint16(v))
-			case 4:
-				o.Data = le.AppendUint32(o.Data, uint32(v))
-			case 8:
-				o.Data = le.AppendUint64(o.Data, v)
-			}
-		})
+		o.Data = append(o.Data, m.Bytes...)
+		return nil
 	}
-	return err
+	list, size := m.Varints(), o.DType.Size()
+	for v, ok := list.Next(); ok; v, ok = list.Next() {
+		switch size {
+		case 1:
+			o.Data = append(o.Data, byte(v))
+		case 2:
+			o.Data = le.AppendUint16(o.Data, uint16(v))
+		case 4:
+			o.Data = le.AppendUint32(o.Data, uint32(v))
+		case 8:
+			o.Data = le.AppendUint64(o.Data, v)
+		}
+	}
+	if list.Bad() {
+		return errMessage
+	}
+	return nil
 }
 
 // readInfer reads a ModelInferResponse: one tensor per output of infos, in their
@@ -262,19 +225,19 @@ func readInfer(b []byte, infos []tensor.Info) ([]tensor.Tensor, error) {
 // it does for all of them, and their contents are absent, or empty as MLServer's.
 func readOutputs(b []byte) (outputs []output, err error) {
 	var raw [][]byte
-	err = fields(b, func(f field) error {
+	m := wire.Read(b)
+	for err == nil && m.Next() {
 		switch {
 		case len(outputs) > maxTensors || len(raw) > maxTensors:
-			return errTensors
-		case f.num == fieldOutputs:
+			err = errTensors
+		case m.Num == fieldOutputs:
 			outputs = append(outputs, output{})
-			return outputs[len(outputs)-1].read(f.b)
-		case f.num == fieldRawOutputs:
-			raw = append(raw, f.b)
+			err = outputs[len(outputs)-1].read(m.Bytes)
+		case m.Num == fieldRawOutputs:
+			raw = append(raw, m.Bytes)
 		}
-		return nil
-	})
-	if err != nil || len(raw) == 0 {
+	}
+	if err = cmp.Or(err, ended(&m)); err != nil || len(raw) == 0 {
 		return outputs, err
 	}
 	if len(raw) != len(outputs) {

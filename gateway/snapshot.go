@@ -8,6 +8,7 @@ import (
 	"sluice.dev/gateway/limit"
 	"sluice.dev/gateway/metrics"
 	"sluice.dev/router"
+	"sluice.dev/scorer"
 )
 
 // Snapshot is everything that a request needs to know, immutable, with a
@@ -149,6 +150,21 @@ func (e *Endpoint) Find(name []byte) *Version {
 		}
 	}
 	return nil
+}
+
+// Describe is the first of versions, which are e's, that a replica offers and of which
+// it says what it takes; or else the first that one offers, since servers of other
+// kinds may not say. Errors are *scorer.Error: none is ready.
+func (e *Endpoint) Describe(versions []*Version) (described *Version, offer scorer.Offer, err error) {
+	for _, v := range versions {
+		if o, ok := v.Pool.Offer(); ok && (described == nil || len(offer.Signature.Inputs) == 0) {
+			described, offer = v, o
+		}
+	}
+	if described == nil {
+		return nil, offer, scorer.Errorf(scorer.Unavailable, "no version of '%s' is ready", e.Name)
+	}
+	return described, offer, nil
 }
 
 // Default is the version that takes the traffic that no percentile claims.

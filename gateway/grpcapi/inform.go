@@ -50,7 +50,7 @@ func (i inferenceServer) ModelMetadata(ctx context.Context, q *inferencepb.Model
 	if err != nil {
 		return nil, failure(err)
 	}
-	_, offer, err := loaded(e, versions)
+	_, offer, err := e.Describe(versions)
 	if err != nil {
 		return nil, failure(err)
 	}
@@ -94,14 +94,4 @@ func (s *Server) find(ctx context.Context, name, version string) (*gateway.Endpo
 		return nil, nil, scorer.Errorf(scorer.NotFound, "Request for unknown model: '%.64s' version %.64s is not found", name, version)
 	}
 	return e, []*gateway.Version{v}, nil
-}
-
-// loaded is the first of versions that a replica offers.
-func loaded(e *gateway.Endpoint, versions []*gateway.Version) (*gateway.Version, scorer.Offer, error) {
-	for _, v := range versions {
-		if offer, ok := v.Pool.Offer(); ok {
-			return v, offer, nil
-		}
-	}
-	return nil, scorer.Offer{}, scorer.Errorf(scorer.Unavailable, "no version of '%s' is ready", e.Name)
 }

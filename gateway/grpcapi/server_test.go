@@ -462,6 +462,17 @@ func TestVersionsBesideTheSplitAreKnown(t *testing.T) {
 	}
 }
 
+// The server behind the first version does not say what it takes, that behind the
+// second one does.
+func TestMetadataIsOfAVersionThatHasSome(t *testing.T) {
+	h := open(t, Config{}, &identity{})
+	h.pool.SetReplicas([]gateway.Offered{{Scorer: &identity{}, Offer: scorer.Offer{Window: 64, Kinds: scorer.Kinds}}})
+	m, err := pb.NewGRPCInferenceServiceClient(h.dial(t)).ModelMetadata(soon(t), &pb.ModelMetadataRequest{Name: "e"})
+	if err != nil || m.Platform != "p" || len(m.Inputs) != 1 || len(m.Outputs) != 1 {
+		t.Error(m, err)
+	}
+}
+
 func TestHealthFollowsTheServer(t *testing.T) {
 	h := open(t, Config{}, identity{})
 	call := healthpb.NewHealthClient(h.dial(t))

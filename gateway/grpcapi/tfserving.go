@@ -184,7 +184,7 @@ func (s *Server) metadata(ctx context.Context, q *tfservingpb.GetModelMetadataRe
 	if err != nil {
 		return nil, err
 	}
-	v, offer, err := loaded(e, versions)
+	v, offer, err := e.Describe(versions)
 	if err != nil {
 		return nil, err
 	}

@@ -142,15 +142,9 @@ func (s *Server) describe(ctx *fasthttp.RequestCtx, e *gateway.Endpoint, version
 	for i, v := range versions {
 		names[i] = v.Name
 	}
-	var offer scorer.Offer
-	ready := false
-	for _, v := range versions {
-		if o, ok := v.Pool.Offer(); ok && (!ready || len(offer.Signature.Inputs) == 0) {
-			offer, ready = o, true
-		}
-	}
-	if !ready {
-		reply(ctx, fasthttp.StatusServiceUnavailable, map[string]string{"error": "no version of '" + e.Name + "' is ready"})
+	_, offer, err := e.Describe(versions)
+	if err != nil {
+		reply(ctx, fasthttp.StatusServiceUnavailable, map[string]string{"error": err.Error()})
 		return
 	}
 	ctx.Response.Header.SetContentTypeBytes(typeJSON)

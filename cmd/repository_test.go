@@ -367,8 +367,7 @@ func (s tritonLike) memory(t *testing.T, row []float32, label int) {
 	s.wants("POST", "/v2/systemsharedmemory/region/r/register", register, 400, `{"error":"shared memory region 'r' already in manager"}`)
 	infer := `{"inputs":[{"name":"input","shape":[1,64],"datatype":"FP32","parameters":{"shared_memory_region":"r","shared_memory_byte_size":256}}],` +
 		`"outputs":[{"name":"label","parameters":{"shared_memory_region":"r","shared_memory_offset":256,"shared_memory_byte_size":8}}]}`
-	s.wants("POST", "/v2/models/d/infer", infer, 200, `{"model_name":"d","model_version":"1","outputs":[{"name":"label","datatype":"INT64","shape":[1],`+
-		`"parameters":{"shared_memory_region":"r","shared_memory_offset":256,"shared_memory_byte_size":8}}]}`)
+	s.wants("POST", "/v2/models/d/infer", infer, 200, `{"model_name":"d","model_version":"1","outputs":[{"name":"label","datatype":"INT64","shape":[1]}]}`)
 	var got int64
 	if _, err := f.Seek(256, 0); err != nil {
 		t.Fatal(err)

@@ -84,8 +84,8 @@ func appendOutput(dst []byte, info *tensor.Info, t *tensor.Tensor, w *output) ([
 		dst = strconv.AppendInt(dst, d, 10)
 	}
 	dst = append(dst, ']')
-	if w.at.region != "" {
-		return appendPlace(dst, w.at, len(t.Data)), nil
+	if w.at.region != "" { // with parameters, Triton's client in C++ would look for raw data
+		return append(dst, '}'), nil
 	}
 	if w.binary {
 		dst = append(dst, `,"parameters":{"binary_data_size":`...)
@@ -95,16 +95,6 @@ func appendOutput(dst []byte, info *tensor.Info, t *tensor.Tensor, w *output) ([
 	dst = append(dst, `,"data":[`...)
 	dst, _, err := appendValues(dst, info.Name, t.DType, t.Data, -1)
 	return append(dst, "]}"...), err
-}
-
-// appendPlace says where in shared memory an output of size bytes is.
-func appendPlace(dst []byte, at place, size int) []byte {
-	dst = AppendString(append(dst, `,"parameters":{"shared_memory_region":`...), at.region)
-	if at.offset > 0 {
-		dst = strconv.AppendUint(append(dst, `,"shared_memory_offset":`...), at.offset, 10)
-	}
-	dst = strconv.AppendInt(append(dst, `,"shared_memory_byte_size":`...), int64(size), 10)
-	return append(dst, "}}"...)
 }
 
 // appendValues writes the first n elements of data, or all where n is negative,

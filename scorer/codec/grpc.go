@@ -361,7 +361,8 @@ func (r *Infer) grpcOutput(sig *tensor.Signature, model string, b []byte) error 
 	return r.want(sig, model, name, o)
 }
 
-// appendGRPC writes a ModelInferResponse with raw outputs.
+// appendGRPC writes a ModelInferResponse with raw outputs. That of an output in shared
+// memory is empty: Triton's client in C++ reads one for each output, unchecked.
 func (r *Infer) appendGRPC(dst []byte, sig *tensor.Signature, model, version string, out []tensor.Tensor) []byte {
 	size := 0
 	for k := range r.wanted {
@@ -375,39 +376,18 @@ func (r *Infer) appendGRPC(dst []byte, sig *tensor.Signature, model, version str
 	}
 	for k, w := range r.wanted {
 		name, t := sig.Outputs[w.index].Name, r.result(k, out)
-		at := grpcPlace(w.at, len(t.Data))
-		n := len(at) + wire.SizeBytes(1, len(name)) + wire.SizeBytes(2, len(t.DType.String())) + wire.SizeBytes(3, wire.SizeVarints(t.Shape))
+		n := wire.SizeBytes(1, len(name)) + wire.SizeBytes(2, len(t.DType.String())) + wire.SizeBytes(3, wire.SizeVarints(t.Shape))
 		dst = wire.AppendLength(dst, 5, n)
 		dst = wire.AppendBytes(dst, 1, name)
 		dst = wire.AppendBytes(dst, 2, t.DType.String())
 		dst = wire.AppendVarints(dst, 3, t.Shape)
-		dst = append(dst, at...)
 	}
 	for k, w := range r.wanted {
-		if w.at.region == "" {
-			dst = wire.AppendBytes(dst, 6, r.result(k, out).Data)
+		data := r.result(k, out).Data
+		if w.at.region != "" {
+			data = nil
 		}
+		dst = wire.AppendBytes(dst, 6, data)
 	}
 	return dst
-}
-
-// grpcPlace is the parameters of an output of size bytes in shared memory; nothing
-// for one that is not.
-func grpcPlace(at place, size int) (entries []byte) {
-	if at.region == "" {
-		return nil
-	}
-	entry := func(name string, value []byte) {
-		e := wire.AppendBytes(wire.AppendBytes(nil, 1, name), 2, value)
-		entries = wire.AppendBytes(entries, 4, e)
-	}
-	number := func(n uint64) []byte {
-		return protowire.AppendVarint(protowire.AppendTag(nil, int64Param, protowire.VarintType), n)
-	}
-	entry(regionName, wire.AppendBytes(nil, stringParam, at.region))
-	if at.offset > 0 {
-		entry(regionOffset, number(at.offset))
-	}
-	entry(regionSize, number(uint64(size)))
-	return entries
 }

@@ -48,8 +48,7 @@ func TestTensorsInSharedMemory(t *testing.T) {
 	}
 	out := []tensor.Tensor{{DType: tensor.Int64, Shape: []int64{1}, Data: ints(7)}, {DType: tensor.Float32, Shape: []int64{1, 2}, Data: floats(0.5, 0.25)}}
 	answer, head, err := r.Append(nil, digits, "m", "v", out)
-	want := `{"model_name":"m","model_version":"v","outputs":[{"name":"probabilities","datatype":"FP32","shape":[1,2],` +
-		`"parameters":{"shared_memory_region":"out","shared_memory_offset":2,"shared_memory_byte_size":8}},{"name":"label","datatype":"INT64","shape":[1],"data":[7]}]}`
+	want := `{"model_name":"m","model_version":"v","outputs":[{"name":"probabilities","datatype":"FP32","shape":[1,2]},{"name":"label","datatype":"INT64","shape":[1],"data":[7]}]}`
 	if string(answer) != want || head != 0 || err != nil {
 		t.Errorf("%s %d %v\nwant %s", answer, head, err, want)
 	}
@@ -77,8 +76,8 @@ func count(n int64) *pb.InferParameter {
 	return &pb.InferParameter{ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: n}}
 }
 
-// Inputs in shared memory take no place among the raw ones, and such outputs none
-// among the raw answers.
+// Inputs in shared memory take no place among the raw ones; such outputs do among the
+// raw answers, an empty one.
 func TestTensorsInSharedMemoryOverGRPC(t *testing.T) {
 	m := memory{"in": []byte{1, 2}, "out": make([]byte, 20)}
 	req := &pb.ModelInferRequest{
@@ -106,9 +105,7 @@ func TestTensorsInSharedMemoryOverGRPC(t *testing.T) {
 	if err := proto.Unmarshal(answer, &got); err != nil {
 		t.Fatal(err)
 	}
-	p := got.Outputs[0].Parameters
-	if len(got.RawOutputContents) != 0 || p["shared_memory_region"].GetStringParam() != "out" || p["shared_memory_byte_size"].GetInt64Param() != 9 ||
-		p["shared_memory_offset"].GetInt64Param() != 5 || !bytes.Equal(m["out"][5:14], strs("hello")) {
+	if len(got.RawOutputContents) != 1 || len(got.RawOutputContents[0]) != 0 || !bytes.Equal(m["out"][5:14], strs("hello")) {
 		t.Errorf("answered %v, written %x", &got, m["out"])
 	}
 	req.Inputs[0].Contents = &contents{IntContents: []int32{1, 2}}

@@ -36,6 +36,13 @@ const (
 	// Stats asks for the version's statistics, as JSON of Statistics. It has no body
 	// and needs no slot.
 	Stats
+	// TFClassify and TFRegress are TF Serving's ClassificationRequest and
+	// RegressionRequest in protobuf.
+	TFClassify
+	TFRegress
+	// V1Classify and V1Regress are TensorFlow Serving's JSON of the same: {"examples": …}.
+	V1Classify
+	V1Regress
 	kinds // count
 
 	// firstKinds are how many the first release knew, which did not say so.

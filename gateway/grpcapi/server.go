@@ -85,7 +85,7 @@ func New(p *gateway.Path, c Config) *Server {
 	s := &Server{config: c, path: p, drain: make(chan struct{}), stop: make(chan struct{})}
 	s.grpc = grpc.NewServer(s.options()...)
 	s.grpc.RegisterService(s.inferenceService(), inferenceServer{s: s})
-	s.grpc.RegisterService(unread(tfservingpb.PredictionService_ServiceDesc, "Predict", s.predict), predictionServer{s: s})
+	s.grpc.RegisterService(s.predictionService(), predictionServer{s: s})
 	tfservingpb.RegisterModelServiceServer(s.grpc, modelServer{s})
 	grpc_health_v1.RegisterHealthServer(s.grpc, health{s: s})
 	reflection.Register(s.grpc)
@@ -113,11 +113,12 @@ func (s *Server) options() []grpc.ServerOption {
 	return options
 }
 
-// unread is a generated service, but for one method: its body goes through unread.
-func unread(d grpc.ServiceDesc, method string, handle func(context.Context, *request) (*answer, error)) *grpc.ServiceDesc {
+// unread is a generated service, but for the methods that score: their bodies go through
+// unread.
+func unread(d grpc.ServiceDesc, methods map[string]func(context.Context, *request) (*answer, error)) *grpc.ServiceDesc {
 	d.Methods = slices.Clone(d.Methods)
 	for i := range d.Methods {
-		if d.Methods[i].MethodName == method {
+		if handle, ok := methods[d.Methods[i].MethodName]; ok {
 			d.Methods[i].Handler = func(_ any, ctx context.Context, read func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 				return unary(ctx, read, handle)
 			}
@@ -128,7 +129,7 @@ func unread(d grpc.ServiceDesc, method string, handle func(context.Context, *req
 
 // inferenceService is the Open Inference Protocol.
 func (s *Server) inferenceService() *grpc.ServiceDesc {
-	d := unread(inferencepb.GRPCInferenceService_ServiceDesc, "ModelInfer", s.modelInfer)
+	d := unread(inferencepb.GRPCInferenceService_ServiceDesc, map[string]func(context.Context, *request) (*answer, error){"ModelInfer": s.modelInfer})
 	d.Streams = []grpc.StreamDesc{{
 		StreamName: "ModelStreamInfer", ServerStreams: true, ClientStreams: true,
 		Handler: func(_ any, stream grpc.ServerStream) error { return s.modelStreamInfer(stream) },

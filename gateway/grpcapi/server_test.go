@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -50,6 +51,7 @@ func TestMain(m *testing.M) {
 // identity gives its only input back: bytes, whatever they say, after before.
 type identity struct {
 	before func(*scorer.Request, *scorer.Response) bool // false: has answered
+	of     *tensor.Signature                            // nil is signature
 }
 
 var signature = &tensor.Signature{
@@ -62,9 +64,10 @@ func (s identity) Score(req *scorer.Request, resp *scorer.Response) {
 		return
 	}
 	var in codec.Infer
-	err := in.Decode(req.Kind, signature, "e", "v", req.HeadLength, req.Body)
+	of := cmp.Or(s.of, signature)
+	err := in.Decode(req.Kind, of, "e", "v", req.HeadLength, req.Body)
 	if err == nil {
-		resp.Body, resp.HeadLength, err = in.Append(resp.Body[:0], signature, "e", "v", in.Inputs)
+		resp.Body, resp.HeadLength, err = in.Append(resp.Body[:0], of, "e", "v", in.Inputs)
 	}
 	if err != nil {
 		known := err.(*scorer.Error)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -21,18 +22,27 @@ import (
 // version's name where that is a number, and else its place among the endpoint's,
 // counted from 1. A version_label is a version's name.
 
-// predict answers PredictionService.Predict.
-func (s *Server) predict(ctx context.Context, r *request) (*answer, error) {
-	spec, err := scanSpec(r.body)
-	if err != nil {
-		return nil, err
+// predictionService is TF Serving's.
+func (s *Server) predictionService() *grpc.ServiceDesc {
+	return unread(tfservingpb.PredictionService_ServiceDesc, map[string]func(context.Context, *request) (*answer, error){
+		"Predict": s.predict(scorer.TFServing), "Classify": s.predict(scorer.TFClassify), "Regress": s.predict(scorer.TFRegress),
+	})
+}
+
+// predict answers the calls of PredictionService that score.
+func (s *Server) predict(kind scorer.Kind) func(context.Context, *request) (*answer, error) {
+	return func(ctx context.Context, r *request) (*answer, error) {
+		spec, err := scanSpec(r.body)
+		if err != nil {
+			return nil, err
+		}
+		a, err := s.call(ctx, r, target{name: spec.name, version: s.versionOf(&spec)}, kind)
+		var known *scorer.Error
+		if errors.As(err, &known) && known.Status == scorer.NotFound {
+			return nil, spec.unknown()
+		}
+		return a, err
 	}
-	a, err := s.call(ctx, r, target{name: spec.name, version: s.versionOf(&spec)}, scorer.TFServing)
-	var known *scorer.Error
-	if errors.As(err, &known) && known.Status == scorer.NotFound {
-		return nil, spec.unknown()
-	}
-	return a, err
 }
 
 // spec is a ModelSpec.
@@ -137,27 +147,17 @@ func (s *Server) findSpec(ctx context.Context, m *tfservingpb.ModelSpec) (*gatew
 	return e, versions, err
 }
 
-// predictionServer answers what is not Predict.
+// predictionServer answers what does not score.
 type predictionServer struct {
-	tfservingpb.UnimplementedPredictionServiceServer // of Predict, which Server answers
+	tfservingpb.UnimplementedPredictionServiceServer // of what does, which Server answers
 	s                                                *Server
 }
 
-var errPredictOnly = failure(scorer.Errorf(scorer.Unsupported, "models here take tensors, not examples; call Predict"))
-
-// Classify implements TF Serving's call.
-func (predictionServer) Classify(context.Context, *tfservingpb.ClassificationRequest) (*tfservingpb.ClassificationResponse, error) {
-	return nil, errPredictOnly
-}
-
-// Regress implements TF Serving's call.
-func (predictionServer) Regress(context.Context, *tfservingpb.RegressionRequest) (*tfservingpb.RegressionResponse, error) {
-	return nil, errPredictOnly
-}
+var errOneModel = failure(scorer.Errorf(scorer.Unsupported, "MultiInference is not offered; call Classify and Regress, model by model"))
 
 // MultiInference implements TF Serving's call.
 func (predictionServer) MultiInference(context.Context, *tfservingpb.MultiInferenceRequest) (*tfservingpb.MultiInferenceResponse, error) {
-	return nil, errPredictOnly
+	return nil, errOneModel
 }
 
 // GetModelMetadata implements TF Serving's call.

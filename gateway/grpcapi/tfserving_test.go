@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"sluice.dev/accel/tensor"
 	pb "sluice.dev/gateway/grpcapi/tfservingpb"
 )
 
@@ -51,11 +52,29 @@ func TestTFPredict(t *testing.T) {
 	f(codes.Unauthenticated, "no valid credential", func(q *pb.PredictRequest) { q.ModelSpec.Name = "locked" })
 	f(codes.InvalidArgument, "input size does not match signature: 0!=1", func(q *pb.PredictRequest) { q.Inputs = nil })
 	f(codes.InvalidArgument, "Expects arg[0] to be uint8 but float is provided", func(q *pb.PredictRequest) { q.Inputs["in"].Dtype = pb.DataType_DT_FLOAT })
+}
 
-	_, err := call.Classify(soon(t), &pb.ClassificationRequest{})
-	wantError(t, err, codes.Unimplemented, "call Predict")
-	_, err = call.Regress(soon(t), &pb.RegressionRequest{})
-	wantError(t, err, codes.Unimplemented, "call Predict")
+func TestTFExamples(t *testing.T) {
+	refuses := pb.NewPredictionServiceClient(open(t, Config{}, identity{}).dial(t))
+	x := map[string]*pb.Feature{"x": {Kind: &pb.Feature_FloatList{FloatList: &pb.FloatList{Value: []float32{2.5}}}}}
+	input := &pb.Input{Kind: &pb.Input_ExampleList{ExampleList: &pb.ExampleList{Examples: []*pb.Example{{Features: &pb.Features{Feature: x}}}}}}
+	_, err := refuses.Classify(soon(t), &pb.ClassificationRequest{ModelSpec: tfSpec(nil), Input: input})
+	wantError(t, err, codes.InvalidArgument, "model 'e' cannot be called by Classify: its input 'in' of shape [-1,-1]")
+	_, err = refuses.Regress(soon(t), &pb.RegressionRequest{ModelSpec: tfSpec(9), Input: input})
+	wantError(t, err, codes.NotFound, "Servable not found for request: Specific(e, 9)")
+	_, err = refuses.MultiInference(soon(t), &pb.MultiInferenceRequest{})
+	wantError(t, err, codes.Unimplemented, "call Classify and Regress")
+
+	columns := []tensor.Info{{Name: "x", DType: tensor.Float32, Shape: []int64{-1}}}
+	takes := pb.NewPredictionServiceClient(open(t, Config{}, identity{of: &tensor.Signature{Inputs: columns, Outputs: columns}}).dial(t))
+	c, err := takes.Classify(soon(t), &pb.ClassificationRequest{ModelSpec: tfSpec(7), Input: input})
+	if err != nil || c.Result.Classifications[0].Classes[0].Score != 2.5 {
+		t.Errorf("answered %v, %v", c, err)
+	}
+	r, err := takes.Regress(soon(t), &pb.RegressionRequest{ModelSpec: tfSpec("7"), Input: input})
+	if err != nil || r.Result.Regressions[0].Value != 2.5 {
+		t.Errorf("answered %v, %v", r, err)
+	}
 }
 
 func TestTFMetadata(t *testing.T) {

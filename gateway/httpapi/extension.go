@@ -188,7 +188,7 @@ func (s *Server) generate(*request) (any, error) {
 }
 
 func (s *Server) explain(*request) (any, error) {
-	return nil, scorer.Errorf(scorer.Unsupported, "explain, classify and regress are not offered; use predict")
+	return nil, scorer.Errorf(scorer.Unsupported, "explain is not offered; use predict")
 }
 
 // object reads the body as a JSON object; an empty one is empty.

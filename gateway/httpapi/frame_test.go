@@ -218,7 +218,7 @@ func requestLines(bad adder, served, last taker, add func(int, string, string)) 
 	} {
 		bad(fmt.Sprintf("the path %q", target), ask("GET", target))
 	}
-	for _, target := range []string{"/", "//", "//v2", "/v2//health/live", "///", "/v2/health/live/", "/V2", "/v2/...", "/v2/.well-known", "/v2/;/health", "/v2/health;a=b/live", "/%76%33", "/v2/caf%C3%A9", "/@a/v2", "/*"} {
+	for _, target := range []string{"//", "//v2", "/v2//health/live", "///", "/v2/health/live/", "/V2", "/v2/...", "/v2/.well-known", "/v2/;/health", "/v2/health;a=b/live", "/%76%33", "/v2/caf%C3%A9", "/@a/v2", "/*"} {
 		add(404, fmt.Sprintf("the path %q", target), ask("GET", target))
 	}
 	for _, method := range []string{"TRACE", "DELETE", "PUT", "PATCH", "OPTIONS", "PROPFIND", "get", "Get", "GETT", "X-Y", "M-SEARCH", "!#$%&'*+-.^_`|~"} {

@@ -23,6 +23,8 @@ func (s *Server) inform(ctx *fasthttp.RequestCtx, t target) {
 		reply(ctx, fasthttp.StatusOK, map[string]any{"name": "sluice", "version": s.config.Version, "extensions": s.config.Triton.Names()})
 	case opLive:
 		reply(ctx, fasthttp.StatusOK, map[string]bool{"live": true})
+	case opAlive:
+		reply(ctx, fasthttp.StatusOK, map[string]string{"status": "alive"})
 	case opReady:
 		ready := !s.draining.Load() && s.path.Snapshot().AllReady()
 		reply(ctx, readyCode(ready), map[string]bool{"ready": ready})

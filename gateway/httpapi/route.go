@@ -17,7 +17,10 @@ const (
 	opModel
 	opModelReady
 	opInfer
+	opAlive
 	opPredict // KServe's first protocol, and TensorFlow Serving's
+	opClassify
+	opRegress
 	opV1Model
 	opV1Metadata
 	opStats // Triton's extensions
@@ -38,7 +41,9 @@ const (
 )
 
 // post reports whether the operation is called with POST, else with GET.
-func (o op) post() bool { return o == opScore || o == opInfer || o == opPredict }
+func (o op) post() bool {
+	return o == opScore || o == opInfer || o == opPredict || o == opClassify || o == opRegress
+}
 
 // target is a parsed path. The names are as sent: still percent-encoded.
 type target struct {
@@ -49,6 +54,7 @@ type target struct {
 
 // parse reads a request target without its query:
 //
+//	/, KServe's first protocol's liveness
 //	/api/v1/service/NAME/[score|swagger.json]
 //	/v1/models, and what parseV1 reads
 //	/v2[/], /v2/health/{live,ready}, /v2/models[/]
@@ -66,6 +72,9 @@ func parse(uri []byte) target {
 	}
 	if rest, ok := bytes.CutPrefix(uri, []byte("/api/v1/service/")); ok {
 		return parseAML(rest)
+	}
+	if string(uri) == "/" {
+		return target{op: opAlive}
 	}
 	return target{}
 }

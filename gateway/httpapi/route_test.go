@@ -15,6 +15,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("parse(%q) = %d %q %q; want %d %q %q", uri, got.op, got.name, got.version, want, name, version)
 		}
 	}
+	f("/", opAlive, "", "")
 	f("/api/v1/service/digits/score", opScore, "digits", "")
 	f("/api/v1/service/digits/score?verbose=1", opScore, "digits", "")
 	f("/api/v1/service/digits/", opHealth, "digits", "")
@@ -44,7 +45,7 @@ func TestParse(t *testing.T) {
 	f("/v2/systemsharedmemory/region/r/unregister", opMemoryUnregister, "r", "")
 
 	for _, uri := range []string{
-		"", "/", "/v1", "/v22", "/v2x", "/v2/health", "/v2/health/", "/v2/models//infer", "/v2/models/d/versions", "/v2/models/d/versions/",
+		"", "//", "/v1", "/v22", "/v2x", "/v2/health", "/v2/health/", "/v2/models//infer", "/v2/models/d/versions", "/v2/models/d/versions/",
 		"/v2/models/d/versions//infer", "/v2/repository", "/v2/repository/models//load", "/v2/repository/models/d/x", "/v2/systemsharedmemory/region//status", "/v2/models/d/versions/1/trace/setting", "/v2/models/d/infer/", "/v2/models/d/infer/x", "/v2/models/d/versions/1/x", "/V2/models",
 		"/api/v1/service", "/api/v1/service/", "/api/v1/service//score", "/api/v1/service/d/score/", "/api/v1/service/d/Score", "/../v2",
 	} {

@@ -292,6 +292,10 @@ func encode(c *gateway.Call, o op, headLength int, body []byte) (scorer.Status, 
 		c.SetBody(scorer.AML, 0, body)
 	case o == opPredict:
 		c.SetBody(scorer.V1, 0, body)
+	case o == opClassify:
+		c.SetBody(scorer.V1Classify, 0, body)
+	case o == opRegress:
+		c.SetBody(scorer.V1Regress, 0, body)
 	case headLength == -1:
 		c.SetBody(scorer.OIP, 0, body)
 	case headLength == 0:

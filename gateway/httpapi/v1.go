@@ -14,7 +14,7 @@ import (
 
 // parseV1 reads what follows /v1/models:
 //
-//	[/], /NAME[/versions/VERSION][:predict | /metadata]
+//	[/], /NAME[/versions/VERSION][:predict | :classify | :regress | :explain | /metadata]
 func parseV1(rest []byte) target {
 	if len(rest) == 0 || string(rest) == "/" {
 		return target{op: opModels}
@@ -32,10 +32,8 @@ func parseV1(rest []byte) target {
 	switch {
 	case len(t.name) == 0 || versioned && len(t.version) == 0:
 		return target{}
-	case called && len(rest) == 0 && string(verb) == "predict":
-		t.op = opPredict
-	case called && len(rest) == 0 && (string(verb) == "explain" || string(verb) == "classify" || string(verb) == "regress"):
-		t.op = opExplain
+	case called && len(rest) == 0:
+		t.op = v1Verbs[string(verb)]
 	case called:
 	case len(rest) == 0:
 		t.op = opV1Model
@@ -44,6 +42,8 @@ func parseV1(rest []byte) target {
 	}
 	return t
 }
+
+var v1Verbs = map[string]op{"predict": opPredict, "classify": opClassify, "regress": opRegress, "explain": opExplain}
 
 // v1Model is KServe's readiness and TensorFlow Serving's status of a model, which go
 // together.

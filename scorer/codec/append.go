@@ -21,6 +21,9 @@ func (r *Infer) Append(dst []byte, sig *tensor.Signature, model, version string,
 	case scorer.V1:
 		dst, err := r.appendV1(dst, sig, out)
 		return dst, 0, err
+	case scorer.TFClassify, scorer.TFRegress, scorer.V1Classify, scorer.V1Regress:
+		dst, err := r.appendResults(dst, sig, model, version, out)
+		return dst, 0, err
 	}
 	if len(r.wanted) == 0 {
 		for i := range out {

@@ -24,6 +24,8 @@
 // ModelInferRequest and TF Serving's PredictRequest, read where they stand. Fields
 // may come in any order, several times and in parts, as protobuf allows; the texts
 // of errors are Triton's and TF Serving's.
+//
+// TF Serving's Classify and Regress, in protobuf and JSON: see Infer.callable.
 package codec
 
 import (
@@ -62,7 +64,10 @@ type Infer struct {
 	memory  []byte   // decoded data
 	shapes  []int64  // shapes of the inputs
 	raws    [][]byte // raw tensors of a protobuf request, in its inputs' order
-	columns []column // inputs of a request by rows
+	columns []column // inputs of a request by rows, or by examples
+	shared  int      // bytes that examples have from their context
+	classes int      // the output that names classes; -1 for none
+	scores  int      // the output that has scores, or values; -1 for none
 
 	concluded []tensor.Tensor // of wanted, where some are not just the model's outputs
 }
@@ -92,7 +97,7 @@ type output struct {
 func (r *Infer) Size() int {
 	n := cap(r.memory)
 	for i := range r.columns {
-		n += cap(r.columns[i].data)
+		n += cap(r.columns[i].data) + cap(r.columns[i].context)
 	}
 	return n
 }
@@ -118,6 +123,10 @@ func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version s
 		err = r.decodeGRPC(sig, model, body)
 	case scorer.TFServing:
 		err = r.decodeTF(sig, model, body)
+	case scorer.TFClassify, scorer.TFRegress:
+		err = r.decodeTFExamples(sig, model, body)
+	case scorer.V1Classify, scorer.V1Regress:
+		err = r.decodeV1Examples(sig, model, body)
 	default:
 		err = scorer.Errorf(scorer.Unsupported, "this scorer does not know the request's encoding; update it")
 	}

@@ -16,6 +16,12 @@ type column struct {
 	nest  nest // of the rows; its first dimension is theirs
 	count int64
 	rows  int64
+
+	// Of examples:
+	from    int    // in data: where the last row begins
+	row     int    // elements of a row
+	context []byte // the row of those that lack one
+	common  bool   // there is one
 }
 
 // decodeV1 reads KServe's and TensorFlow Serving's JSON: {"instances": […]}, with a

@@ -80,7 +80,7 @@ func (x ModelVersionStatus_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ModelVersionStatus_State.Descriptor instead.
 func (ModelVersionStatus_State) EnumDescriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{14, 0}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{22, 0}
 }
 
 type ModelSpec struct {
@@ -293,17 +293,195 @@ func (x *PredictResponse) GetModelSpec() *ModelSpec {
 	return nil
 }
 
-// Of calls that are not offered, as much as it takes to say so.
+type ExampleList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Examples      []*Example             `protobuf:"bytes,1,rep,name=examples,proto3" json:"examples,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExampleList) Reset() {
+	*x = ExampleList{}
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExampleList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExampleList) ProtoMessage() {}
+
+func (x *ExampleList) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExampleList.ProtoReflect.Descriptor instead.
+func (*ExampleList) Descriptor() ([]byte, []int) {
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ExampleList) GetExamples() []*Example {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+type ExampleListWithContext struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Examples      []*Example             `protobuf:"bytes,1,rep,name=examples,proto3" json:"examples,omitempty"`
+	Context       *Example               `protobuf:"bytes,2,opt,name=context,proto3" json:"context,omitempty"` // features of all that lack them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExampleListWithContext) Reset() {
+	*x = ExampleListWithContext{}
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExampleListWithContext) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExampleListWithContext) ProtoMessage() {}
+
+func (x *ExampleListWithContext) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExampleListWithContext.ProtoReflect.Descriptor instead.
+func (*ExampleListWithContext) Descriptor() ([]byte, []int) {
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ExampleListWithContext) GetExamples() []*Example {
+	if x != nil {
+		return x.Examples
+	}
+	return nil
+}
+
+func (x *ExampleListWithContext) GetContext() *Example {
+	if x != nil {
+		return x.Context
+	}
+	return nil
+}
+
+type Input struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Input_ExampleList
+	//	*Input_ExampleListWithContext
+	Kind          isInput_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Input) Reset() {
+	*x = Input{}
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Input) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Input) ProtoMessage() {}
+
+func (x *Input) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Input.ProtoReflect.Descriptor instead.
+func (*Input) Descriptor() ([]byte, []int) {
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Input) GetKind() isInput_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Input) GetExampleList() *ExampleList {
+	if x != nil {
+		if x, ok := x.Kind.(*Input_ExampleList); ok {
+			return x.ExampleList
+		}
+	}
+	return nil
+}
+
+func (x *Input) GetExampleListWithContext() *ExampleListWithContext {
+	if x != nil {
+		if x, ok := x.Kind.(*Input_ExampleListWithContext); ok {
+			return x.ExampleListWithContext
+		}
+	}
+	return nil
+}
+
+type isInput_Kind interface {
+	isInput_Kind()
+}
+
+type Input_ExampleList struct {
+	ExampleList *ExampleList `protobuf:"bytes,1,opt,name=example_list,json=exampleList,proto3,oneof"`
+}
+
+type Input_ExampleListWithContext struct {
+	ExampleListWithContext *ExampleListWithContext `protobuf:"bytes,2,opt,name=example_list_with_context,json=exampleListWithContext,proto3,oneof"`
+}
+
+func (*Input_ExampleList) isInput_Kind() {}
+
+func (*Input_ExampleListWithContext) isInput_Kind() {}
+
 type ClassificationRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ModelSpec     *ModelSpec             `protobuf:"bytes,1,opt,name=model_spec,json=modelSpec,proto3" json:"model_spec,omitempty"`
+	Input         *Input                 `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClassificationRequest) Reset() {
 	*x = ClassificationRequest{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[3]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -315,7 +493,7 @@ func (x *ClassificationRequest) String() string {
 func (*ClassificationRequest) ProtoMessage() {}
 
 func (x *ClassificationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[3]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -328,7 +506,7 @@ func (x *ClassificationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassificationRequest.ProtoReflect.Descriptor instead.
 func (*ClassificationRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{3}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClassificationRequest) GetModelSpec() *ModelSpec {
@@ -338,15 +516,24 @@ func (x *ClassificationRequest) GetModelSpec() *ModelSpec {
 	return nil
 }
 
+func (x *ClassificationRequest) GetInput() *Input {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
 type ClassificationResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Result        *ClassificationResult  `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	ModelSpec     *ModelSpec             `protobuf:"bytes,2,opt,name=model_spec,json=modelSpec,proto3" json:"model_spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClassificationResponse) Reset() {
 	*x = ClassificationResponse{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[4]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +545,7 @@ func (x *ClassificationResponse) String() string {
 func (*ClassificationResponse) ProtoMessage() {}
 
 func (x *ClassificationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[4]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,19 +558,174 @@ func (x *ClassificationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassificationResponse.ProtoReflect.Descriptor instead.
 func (*ClassificationResponse) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{4}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ClassificationResponse) GetResult() *ClassificationResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *ClassificationResponse) GetModelSpec() *ModelSpec {
+	if x != nil {
+		return x.ModelSpec
+	}
+	return nil
+}
+
+type ClassificationResult struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Classifications []*Classifications     `protobuf:"bytes,1,rep,name=classifications,proto3" json:"classifications,omitempty"` // one per example
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ClassificationResult) Reset() {
+	*x = ClassificationResult{}
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClassificationResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClassificationResult) ProtoMessage() {}
+
+func (x *ClassificationResult) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClassificationResult.ProtoReflect.Descriptor instead.
+func (*ClassificationResult) Descriptor() ([]byte, []int) {
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ClassificationResult) GetClassifications() []*Classifications {
+	if x != nil {
+		return x.Classifications
+	}
+	return nil
+}
+
+type Classifications struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Classes       []*Class               `protobuf:"bytes,1,rep,name=classes,proto3" json:"classes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Classifications) Reset() {
+	*x = Classifications{}
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Classifications) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Classifications) ProtoMessage() {}
+
+func (x *Classifications) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Classifications.ProtoReflect.Descriptor instead.
+func (*Classifications) Descriptor() ([]byte, []int) {
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Classifications) GetClasses() []*Class {
+	if x != nil {
+		return x.Classes
+	}
+	return nil
+}
+
+type Class struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Label         string                 `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
+	Score         float32                `protobuf:"fixed32,2,opt,name=score,proto3" json:"score,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Class) Reset() {
+	*x = Class{}
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Class) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Class) ProtoMessage() {}
+
+func (x *Class) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Class.ProtoReflect.Descriptor instead.
+func (*Class) Descriptor() ([]byte, []int) {
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Class) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *Class) GetScore() float32 {
+	if x != nil {
+		return x.Score
+	}
+	return 0
 }
 
 type RegressionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ModelSpec     *ModelSpec             `protobuf:"bytes,1,opt,name=model_spec,json=modelSpec,proto3" json:"model_spec,omitempty"`
+	Input         *Input                 `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegressionRequest) Reset() {
 	*x = RegressionRequest{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[5]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +737,7 @@ func (x *RegressionRequest) String() string {
 func (*RegressionRequest) ProtoMessage() {}
 
 func (x *RegressionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[5]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +750,7 @@ func (x *RegressionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegressionRequest.ProtoReflect.Descriptor instead.
 func (*RegressionRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{5}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RegressionRequest) GetModelSpec() *ModelSpec {
@@ -418,15 +760,24 @@ func (x *RegressionRequest) GetModelSpec() *ModelSpec {
 	return nil
 }
 
+func (x *RegressionRequest) GetInput() *Input {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
 type RegressionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Result        *RegressionResult      `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	ModelSpec     *ModelSpec             `protobuf:"bytes,2,opt,name=model_spec,json=modelSpec,proto3" json:"model_spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegressionResponse) Reset() {
 	*x = RegressionResponse{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[6]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +789,7 @@ func (x *RegressionResponse) String() string {
 func (*RegressionResponse) ProtoMessage() {}
 
 func (x *RegressionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[6]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,9 +802,112 @@ func (x *RegressionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegressionResponse.ProtoReflect.Descriptor instead.
 func (*RegressionResponse) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{6}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{12}
 }
 
+func (x *RegressionResponse) GetResult() *RegressionResult {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *RegressionResponse) GetModelSpec() *ModelSpec {
+	if x != nil {
+		return x.ModelSpec
+	}
+	return nil
+}
+
+type RegressionResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Regressions   []*Regression          `protobuf:"bytes,1,rep,name=regressions,proto3" json:"regressions,omitempty"` // one per example
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegressionResult) Reset() {
+	*x = RegressionResult{}
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegressionResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegressionResult) ProtoMessage() {}
+
+func (x *RegressionResult) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegressionResult.ProtoReflect.Descriptor instead.
+func (*RegressionResult) Descriptor() ([]byte, []int) {
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RegressionResult) GetRegressions() []*Regression {
+	if x != nil {
+		return x.Regressions
+	}
+	return nil
+}
+
+type Regression struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Value         float32                `protobuf:"fixed32,1,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Regression) Reset() {
+	*x = Regression{}
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Regression) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Regression) ProtoMessage() {}
+
+func (x *Regression) ProtoReflect() protoreflect.Message {
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Regression.ProtoReflect.Descriptor instead.
+func (*Regression) Descriptor() ([]byte, []int) {
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Regression) GetValue() float32 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+// Of a call that is not offered, as much as it takes to say so.
 type MultiInferenceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -462,7 +916,7 @@ type MultiInferenceRequest struct {
 
 func (x *MultiInferenceRequest) Reset() {
 	*x = MultiInferenceRequest{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[7]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +928,7 @@ func (x *MultiInferenceRequest) String() string {
 func (*MultiInferenceRequest) ProtoMessage() {}
 
 func (x *MultiInferenceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[7]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +941,7 @@ func (x *MultiInferenceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MultiInferenceRequest.ProtoReflect.Descriptor instead.
 func (*MultiInferenceRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{7}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{15}
 }
 
 type MultiInferenceResponse struct {
@@ -498,7 +952,7 @@ type MultiInferenceResponse struct {
 
 func (x *MultiInferenceResponse) Reset() {
 	*x = MultiInferenceResponse{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[8]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +964,7 @@ func (x *MultiInferenceResponse) String() string {
 func (*MultiInferenceResponse) ProtoMessage() {}
 
 func (x *MultiInferenceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[8]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +977,7 @@ func (x *MultiInferenceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MultiInferenceResponse.ProtoReflect.Descriptor instead.
 func (*MultiInferenceResponse) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{8}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{16}
 }
 
 type SignatureDefMap struct {
@@ -535,7 +989,7 @@ type SignatureDefMap struct {
 
 func (x *SignatureDefMap) Reset() {
 	*x = SignatureDefMap{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[9]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +1001,7 @@ func (x *SignatureDefMap) String() string {
 func (*SignatureDefMap) ProtoMessage() {}
 
 func (x *SignatureDefMap) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[9]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +1014,7 @@ func (x *SignatureDefMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignatureDefMap.ProtoReflect.Descriptor instead.
 func (*SignatureDefMap) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{9}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SignatureDefMap) GetSignatureDef() map[string]*SignatureDef {
@@ -580,7 +1034,7 @@ type GetModelMetadataRequest struct {
 
 func (x *GetModelMetadataRequest) Reset() {
 	*x = GetModelMetadataRequest{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[10]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +1046,7 @@ func (x *GetModelMetadataRequest) String() string {
 func (*GetModelMetadataRequest) ProtoMessage() {}
 
 func (x *GetModelMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[10]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +1059,7 @@ func (x *GetModelMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelMetadataRequest.ProtoReflect.Descriptor instead.
 func (*GetModelMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{10}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetModelMetadataRequest) GetModelSpec() *ModelSpec {
@@ -632,7 +1086,7 @@ type GetModelMetadataResponse struct {
 
 func (x *GetModelMetadataResponse) Reset() {
 	*x = GetModelMetadataResponse{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[11]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +1098,7 @@ func (x *GetModelMetadataResponse) String() string {
 func (*GetModelMetadataResponse) ProtoMessage() {}
 
 func (x *GetModelMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[11]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +1111,7 @@ func (x *GetModelMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelMetadataResponse.ProtoReflect.Descriptor instead.
 func (*GetModelMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{11}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetModelMetadataResponse) GetModelSpec() *ModelSpec {
@@ -684,7 +1138,7 @@ type StatusProto struct {
 
 func (x *StatusProto) Reset() {
 	*x = StatusProto{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[12]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +1150,7 @@ func (x *StatusProto) String() string {
 func (*StatusProto) ProtoMessage() {}
 
 func (x *StatusProto) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[12]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +1163,7 @@ func (x *StatusProto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusProto.ProtoReflect.Descriptor instead.
 func (*StatusProto) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{12}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StatusProto) GetErrorCode() int32 {
@@ -735,7 +1189,7 @@ type GetModelStatusRequest struct {
 
 func (x *GetModelStatusRequest) Reset() {
 	*x = GetModelStatusRequest{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[13]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +1201,7 @@ func (x *GetModelStatusRequest) String() string {
 func (*GetModelStatusRequest) ProtoMessage() {}
 
 func (x *GetModelStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[13]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +1214,7 @@ func (x *GetModelStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetModelStatusRequest) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{13}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetModelStatusRequest) GetModelSpec() *ModelSpec {
@@ -781,7 +1235,7 @@ type ModelVersionStatus struct {
 
 func (x *ModelVersionStatus) Reset() {
 	*x = ModelVersionStatus{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[14]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -793,7 +1247,7 @@ func (x *ModelVersionStatus) String() string {
 func (*ModelVersionStatus) ProtoMessage() {}
 
 func (x *ModelVersionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[14]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -806,7 +1260,7 @@ func (x *ModelVersionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelVersionStatus.ProtoReflect.Descriptor instead.
 func (*ModelVersionStatus) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{14}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ModelVersionStatus) GetVersion() int64 {
@@ -839,7 +1293,7 @@ type GetModelStatusResponse struct {
 
 func (x *GetModelStatusResponse) Reset() {
 	*x = GetModelStatusResponse{}
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[15]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1305,7 @@ func (x *GetModelStatusResponse) String() string {
 func (*GetModelStatusResponse) ProtoMessage() {}
 
 func (x *GetModelStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[15]
+	mi := &file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1318,7 @@ func (x *GetModelStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetModelStatusResponse) Descriptor() ([]byte, []int) {
-	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{15}
+	return file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetModelStatusResponse) GetModelVersionStatus() []*ModelVersionStatus {
@@ -878,7 +1332,7 @@ var File_gateway_grpcapi_tfservingpb_serving_proto protoreflect.FileDescriptor
 
 const file_gateway_grpcapi_tfservingpb_serving_proto_rawDesc = "" +
 	"\n" +
-	")gateway/grpcapi/tfservingpb/serving.proto\x12\x12tensorflow.serving\x1a,gateway/grpcapi/tfservingpb/tensorflow.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xb8\x01\n" +
+	")gateway/grpcapi/tfservingpb/serving.proto\x12\x12tensorflow.serving\x1a)gateway/grpcapi/tfservingpb/example.proto\x1a,gateway/grpcapi/tfservingpb/tensorflow.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xb8\x01\n" +
 	"\tModelSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
 	"\aversion\x18\x02 \x01(\v2\x1b.google.protobuf.Int64ValueH\x00R\aversion\x12%\n" +
@@ -899,15 +1353,44 @@ const file_gateway_grpcapi_tfservingpb_serving_proto_rawDesc = "" +
 	"model_spec\x18\x02 \x01(\v2\x1d.tensorflow.serving.ModelSpecR\tmodelSpec\x1aS\n" +
 	"\fOutputsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.tensorflow.TensorProtoR\x05value:\x028\x01\"U\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.tensorflow.TensorProtoR\x05value:\x028\x01\">\n" +
+	"\vExampleList\x12/\n" +
+	"\bexamples\x18\x01 \x03(\v2\x13.tensorflow.ExampleR\bexamples\"x\n" +
+	"\x16ExampleListWithContext\x12/\n" +
+	"\bexamples\x18\x01 \x03(\v2\x13.tensorflow.ExampleR\bexamples\x12-\n" +
+	"\acontext\x18\x02 \x01(\v2\x13.tensorflow.ExampleR\acontext\"\xbe\x01\n" +
+	"\x05Input\x12D\n" +
+	"\fexample_list\x18\x01 \x01(\v2\x1f.tensorflow.serving.ExampleListH\x00R\vexampleList\x12g\n" +
+	"\x19example_list_with_context\x18\x02 \x01(\v2*.tensorflow.serving.ExampleListWithContextH\x00R\x16exampleListWithContextB\x06\n" +
+	"\x04kind\"\x86\x01\n" +
 	"\x15ClassificationRequest\x12<\n" +
 	"\n" +
-	"model_spec\x18\x01 \x01(\v2\x1d.tensorflow.serving.ModelSpecR\tmodelSpec\"\x18\n" +
-	"\x16ClassificationResponse\"Q\n" +
+	"model_spec\x18\x01 \x01(\v2\x1d.tensorflow.serving.ModelSpecR\tmodelSpec\x12/\n" +
+	"\x05input\x18\x02 \x01(\v2\x19.tensorflow.serving.InputR\x05input\"\x98\x01\n" +
+	"\x16ClassificationResponse\x12@\n" +
+	"\x06result\x18\x01 \x01(\v2(.tensorflow.serving.ClassificationResultR\x06result\x12<\n" +
+	"\n" +
+	"model_spec\x18\x02 \x01(\v2\x1d.tensorflow.serving.ModelSpecR\tmodelSpec\"e\n" +
+	"\x14ClassificationResult\x12M\n" +
+	"\x0fclassifications\x18\x01 \x03(\v2#.tensorflow.serving.ClassificationsR\x0fclassifications\"F\n" +
+	"\x0fClassifications\x123\n" +
+	"\aclasses\x18\x01 \x03(\v2\x19.tensorflow.serving.ClassR\aclasses\"3\n" +
+	"\x05Class\x12\x14\n" +
+	"\x05label\x18\x01 \x01(\tR\x05label\x12\x14\n" +
+	"\x05score\x18\x02 \x01(\x02R\x05score\"\x82\x01\n" +
 	"\x11RegressionRequest\x12<\n" +
 	"\n" +
-	"model_spec\x18\x01 \x01(\v2\x1d.tensorflow.serving.ModelSpecR\tmodelSpec\"\x14\n" +
-	"\x12RegressionResponse\"\x17\n" +
+	"model_spec\x18\x01 \x01(\v2\x1d.tensorflow.serving.ModelSpecR\tmodelSpec\x12/\n" +
+	"\x05input\x18\x02 \x01(\v2\x19.tensorflow.serving.InputR\x05input\"\x90\x01\n" +
+	"\x12RegressionResponse\x12<\n" +
+	"\x06result\x18\x01 \x01(\v2$.tensorflow.serving.RegressionResultR\x06result\x12<\n" +
+	"\n" +
+	"model_spec\x18\x02 \x01(\v2\x1d.tensorflow.serving.ModelSpecR\tmodelSpec\"T\n" +
+	"\x10RegressionResult\x12@\n" +
+	"\vregressions\x18\x01 \x03(\v2\x1e.tensorflow.serving.RegressionR\vregressions\"\"\n" +
+	"\n" +
+	"Regression\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\x02R\x05value\"\x17\n" +
 	"\x15MultiInferenceRequest\"\x18\n" +
 	"\x16MultiInferenceResponse\"\xc8\x01\n" +
 	"\x0fSignatureDefMap\x12Z\n" +
@@ -969,71 +1452,94 @@ func file_gateway_grpcapi_tfservingpb_serving_proto_rawDescGZIP() []byte {
 }
 
 var file_gateway_grpcapi_tfservingpb_serving_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_gateway_grpcapi_tfservingpb_serving_proto_goTypes = []any{
 	(ModelVersionStatus_State)(0),    // 0: tensorflow.serving.ModelVersionStatus.State
 	(*ModelSpec)(nil),                // 1: tensorflow.serving.ModelSpec
 	(*PredictRequest)(nil),           // 2: tensorflow.serving.PredictRequest
 	(*PredictResponse)(nil),          // 3: tensorflow.serving.PredictResponse
-	(*ClassificationRequest)(nil),    // 4: tensorflow.serving.ClassificationRequest
-	(*ClassificationResponse)(nil),   // 5: tensorflow.serving.ClassificationResponse
-	(*RegressionRequest)(nil),        // 6: tensorflow.serving.RegressionRequest
-	(*RegressionResponse)(nil),       // 7: tensorflow.serving.RegressionResponse
-	(*MultiInferenceRequest)(nil),    // 8: tensorflow.serving.MultiInferenceRequest
-	(*MultiInferenceResponse)(nil),   // 9: tensorflow.serving.MultiInferenceResponse
-	(*SignatureDefMap)(nil),          // 10: tensorflow.serving.SignatureDefMap
-	(*GetModelMetadataRequest)(nil),  // 11: tensorflow.serving.GetModelMetadataRequest
-	(*GetModelMetadataResponse)(nil), // 12: tensorflow.serving.GetModelMetadataResponse
-	(*StatusProto)(nil),              // 13: tensorflow.serving.StatusProto
-	(*GetModelStatusRequest)(nil),    // 14: tensorflow.serving.GetModelStatusRequest
-	(*ModelVersionStatus)(nil),       // 15: tensorflow.serving.ModelVersionStatus
-	(*GetModelStatusResponse)(nil),   // 16: tensorflow.serving.GetModelStatusResponse
-	nil,                              // 17: tensorflow.serving.PredictRequest.InputsEntry
-	nil,                              // 18: tensorflow.serving.PredictResponse.OutputsEntry
-	nil,                              // 19: tensorflow.serving.SignatureDefMap.SignatureDefEntry
-	nil,                              // 20: tensorflow.serving.GetModelMetadataResponse.MetadataEntry
-	(*wrapperspb.Int64Value)(nil),    // 21: google.protobuf.Int64Value
-	(*TensorProto)(nil),              // 22: tensorflow.TensorProto
-	(*SignatureDef)(nil),             // 23: tensorflow.SignatureDef
-	(*anypb.Any)(nil),                // 24: google.protobuf.Any
+	(*ExampleList)(nil),              // 4: tensorflow.serving.ExampleList
+	(*ExampleListWithContext)(nil),   // 5: tensorflow.serving.ExampleListWithContext
+	(*Input)(nil),                    // 6: tensorflow.serving.Input
+	(*ClassificationRequest)(nil),    // 7: tensorflow.serving.ClassificationRequest
+	(*ClassificationResponse)(nil),   // 8: tensorflow.serving.ClassificationResponse
+	(*ClassificationResult)(nil),     // 9: tensorflow.serving.ClassificationResult
+	(*Classifications)(nil),          // 10: tensorflow.serving.Classifications
+	(*Class)(nil),                    // 11: tensorflow.serving.Class
+	(*RegressionRequest)(nil),        // 12: tensorflow.serving.RegressionRequest
+	(*RegressionResponse)(nil),       // 13: tensorflow.serving.RegressionResponse
+	(*RegressionResult)(nil),         // 14: tensorflow.serving.RegressionResult
+	(*Regression)(nil),               // 15: tensorflow.serving.Regression
+	(*MultiInferenceRequest)(nil),    // 16: tensorflow.serving.MultiInferenceRequest
+	(*MultiInferenceResponse)(nil),   // 17: tensorflow.serving.MultiInferenceResponse
+	(*SignatureDefMap)(nil),          // 18: tensorflow.serving.SignatureDefMap
+	(*GetModelMetadataRequest)(nil),  // 19: tensorflow.serving.GetModelMetadataRequest
+	(*GetModelMetadataResponse)(nil), // 20: tensorflow.serving.GetModelMetadataResponse
+	(*StatusProto)(nil),              // 21: tensorflow.serving.StatusProto
+	(*GetModelStatusRequest)(nil),    // 22: tensorflow.serving.GetModelStatusRequest
+	(*ModelVersionStatus)(nil),       // 23: tensorflow.serving.ModelVersionStatus
+	(*GetModelStatusResponse)(nil),   // 24: tensorflow.serving.GetModelStatusResponse
+	nil,                              // 25: tensorflow.serving.PredictRequest.InputsEntry
+	nil,                              // 26: tensorflow.serving.PredictResponse.OutputsEntry
+	nil,                              // 27: tensorflow.serving.SignatureDefMap.SignatureDefEntry
+	nil,                              // 28: tensorflow.serving.GetModelMetadataResponse.MetadataEntry
+	(*wrapperspb.Int64Value)(nil),    // 29: google.protobuf.Int64Value
+	(*Example)(nil),                  // 30: tensorflow.Example
+	(*TensorProto)(nil),              // 31: tensorflow.TensorProto
+	(*SignatureDef)(nil),             // 32: tensorflow.SignatureDef
+	(*anypb.Any)(nil),                // 33: google.protobuf.Any
 }
 var file_gateway_grpcapi_tfservingpb_serving_proto_depIdxs = []int32{
-	21, // 0: tensorflow.serving.ModelSpec.version:type_name -> google.protobuf.Int64Value
+	29, // 0: tensorflow.serving.ModelSpec.version:type_name -> google.protobuf.Int64Value
 	1,  // 1: tensorflow.serving.PredictRequest.model_spec:type_name -> tensorflow.serving.ModelSpec
-	17, // 2: tensorflow.serving.PredictRequest.inputs:type_name -> tensorflow.serving.PredictRequest.InputsEntry
-	18, // 3: tensorflow.serving.PredictResponse.outputs:type_name -> tensorflow.serving.PredictResponse.OutputsEntry
+	25, // 2: tensorflow.serving.PredictRequest.inputs:type_name -> tensorflow.serving.PredictRequest.InputsEntry
+	26, // 3: tensorflow.serving.PredictResponse.outputs:type_name -> tensorflow.serving.PredictResponse.OutputsEntry
 	1,  // 4: tensorflow.serving.PredictResponse.model_spec:type_name -> tensorflow.serving.ModelSpec
-	1,  // 5: tensorflow.serving.ClassificationRequest.model_spec:type_name -> tensorflow.serving.ModelSpec
-	1,  // 6: tensorflow.serving.RegressionRequest.model_spec:type_name -> tensorflow.serving.ModelSpec
-	19, // 7: tensorflow.serving.SignatureDefMap.signature_def:type_name -> tensorflow.serving.SignatureDefMap.SignatureDefEntry
-	1,  // 8: tensorflow.serving.GetModelMetadataRequest.model_spec:type_name -> tensorflow.serving.ModelSpec
-	1,  // 9: tensorflow.serving.GetModelMetadataResponse.model_spec:type_name -> tensorflow.serving.ModelSpec
-	20, // 10: tensorflow.serving.GetModelMetadataResponse.metadata:type_name -> tensorflow.serving.GetModelMetadataResponse.MetadataEntry
-	1,  // 11: tensorflow.serving.GetModelStatusRequest.model_spec:type_name -> tensorflow.serving.ModelSpec
-	0,  // 12: tensorflow.serving.ModelVersionStatus.state:type_name -> tensorflow.serving.ModelVersionStatus.State
-	13, // 13: tensorflow.serving.ModelVersionStatus.status:type_name -> tensorflow.serving.StatusProto
-	15, // 14: tensorflow.serving.GetModelStatusResponse.model_version_status:type_name -> tensorflow.serving.ModelVersionStatus
-	22, // 15: tensorflow.serving.PredictRequest.InputsEntry.value:type_name -> tensorflow.TensorProto
-	22, // 16: tensorflow.serving.PredictResponse.OutputsEntry.value:type_name -> tensorflow.TensorProto
-	23, // 17: tensorflow.serving.SignatureDefMap.SignatureDefEntry.value:type_name -> tensorflow.SignatureDef
-	24, // 18: tensorflow.serving.GetModelMetadataResponse.MetadataEntry.value:type_name -> google.protobuf.Any
-	4,  // 19: tensorflow.serving.PredictionService.Classify:input_type -> tensorflow.serving.ClassificationRequest
-	6,  // 20: tensorflow.serving.PredictionService.Regress:input_type -> tensorflow.serving.RegressionRequest
-	2,  // 21: tensorflow.serving.PredictionService.Predict:input_type -> tensorflow.serving.PredictRequest
-	8,  // 22: tensorflow.serving.PredictionService.MultiInference:input_type -> tensorflow.serving.MultiInferenceRequest
-	11, // 23: tensorflow.serving.PredictionService.GetModelMetadata:input_type -> tensorflow.serving.GetModelMetadataRequest
-	14, // 24: tensorflow.serving.ModelService.GetModelStatus:input_type -> tensorflow.serving.GetModelStatusRequest
-	5,  // 25: tensorflow.serving.PredictionService.Classify:output_type -> tensorflow.serving.ClassificationResponse
-	7,  // 26: tensorflow.serving.PredictionService.Regress:output_type -> tensorflow.serving.RegressionResponse
-	3,  // 27: tensorflow.serving.PredictionService.Predict:output_type -> tensorflow.serving.PredictResponse
-	9,  // 28: tensorflow.serving.PredictionService.MultiInference:output_type -> tensorflow.serving.MultiInferenceResponse
-	12, // 29: tensorflow.serving.PredictionService.GetModelMetadata:output_type -> tensorflow.serving.GetModelMetadataResponse
-	16, // 30: tensorflow.serving.ModelService.GetModelStatus:output_type -> tensorflow.serving.GetModelStatusResponse
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	30, // 5: tensorflow.serving.ExampleList.examples:type_name -> tensorflow.Example
+	30, // 6: tensorflow.serving.ExampleListWithContext.examples:type_name -> tensorflow.Example
+	30, // 7: tensorflow.serving.ExampleListWithContext.context:type_name -> tensorflow.Example
+	4,  // 8: tensorflow.serving.Input.example_list:type_name -> tensorflow.serving.ExampleList
+	5,  // 9: tensorflow.serving.Input.example_list_with_context:type_name -> tensorflow.serving.ExampleListWithContext
+	1,  // 10: tensorflow.serving.ClassificationRequest.model_spec:type_name -> tensorflow.serving.ModelSpec
+	6,  // 11: tensorflow.serving.ClassificationRequest.input:type_name -> tensorflow.serving.Input
+	9,  // 12: tensorflow.serving.ClassificationResponse.result:type_name -> tensorflow.serving.ClassificationResult
+	1,  // 13: tensorflow.serving.ClassificationResponse.model_spec:type_name -> tensorflow.serving.ModelSpec
+	10, // 14: tensorflow.serving.ClassificationResult.classifications:type_name -> tensorflow.serving.Classifications
+	11, // 15: tensorflow.serving.Classifications.classes:type_name -> tensorflow.serving.Class
+	1,  // 16: tensorflow.serving.RegressionRequest.model_spec:type_name -> tensorflow.serving.ModelSpec
+	6,  // 17: tensorflow.serving.RegressionRequest.input:type_name -> tensorflow.serving.Input
+	14, // 18: tensorflow.serving.RegressionResponse.result:type_name -> tensorflow.serving.RegressionResult
+	1,  // 19: tensorflow.serving.RegressionResponse.model_spec:type_name -> tensorflow.serving.ModelSpec
+	15, // 20: tensorflow.serving.RegressionResult.regressions:type_name -> tensorflow.serving.Regression
+	27, // 21: tensorflow.serving.SignatureDefMap.signature_def:type_name -> tensorflow.serving.SignatureDefMap.SignatureDefEntry
+	1,  // 22: tensorflow.serving.GetModelMetadataRequest.model_spec:type_name -> tensorflow.serving.ModelSpec
+	1,  // 23: tensorflow.serving.GetModelMetadataResponse.model_spec:type_name -> tensorflow.serving.ModelSpec
+	28, // 24: tensorflow.serving.GetModelMetadataResponse.metadata:type_name -> tensorflow.serving.GetModelMetadataResponse.MetadataEntry
+	1,  // 25: tensorflow.serving.GetModelStatusRequest.model_spec:type_name -> tensorflow.serving.ModelSpec
+	0,  // 26: tensorflow.serving.ModelVersionStatus.state:type_name -> tensorflow.serving.ModelVersionStatus.State
+	21, // 27: tensorflow.serving.ModelVersionStatus.status:type_name -> tensorflow.serving.StatusProto
+	23, // 28: tensorflow.serving.GetModelStatusResponse.model_version_status:type_name -> tensorflow.serving.ModelVersionStatus
+	31, // 29: tensorflow.serving.PredictRequest.InputsEntry.value:type_name -> tensorflow.TensorProto
+	31, // 30: tensorflow.serving.PredictResponse.OutputsEntry.value:type_name -> tensorflow.TensorProto
+	32, // 31: tensorflow.serving.SignatureDefMap.SignatureDefEntry.value:type_name -> tensorflow.SignatureDef
+	33, // 32: tensorflow.serving.GetModelMetadataResponse.MetadataEntry.value:type_name -> google.protobuf.Any
+	7,  // 33: tensorflow.serving.PredictionService.Classify:input_type -> tensorflow.serving.ClassificationRequest
+	12, // 34: tensorflow.serving.PredictionService.Regress:input_type -> tensorflow.serving.RegressionRequest
+	2,  // 35: tensorflow.serving.PredictionService.Predict:input_type -> tensorflow.serving.PredictRequest
+	16, // 36: tensorflow.serving.PredictionService.MultiInference:input_type -> tensorflow.serving.MultiInferenceRequest
+	19, // 37: tensorflow.serving.PredictionService.GetModelMetadata:input_type -> tensorflow.serving.GetModelMetadataRequest
+	22, // 38: tensorflow.serving.ModelService.GetModelStatus:input_type -> tensorflow.serving.GetModelStatusRequest
+	8,  // 39: tensorflow.serving.PredictionService.Classify:output_type -> tensorflow.serving.ClassificationResponse
+	13, // 40: tensorflow.serving.PredictionService.Regress:output_type -> tensorflow.serving.RegressionResponse
+	3,  // 41: tensorflow.serving.PredictionService.Predict:output_type -> tensorflow.serving.PredictResponse
+	17, // 42: tensorflow.serving.PredictionService.MultiInference:output_type -> tensorflow.serving.MultiInferenceResponse
+	20, // 43: tensorflow.serving.PredictionService.GetModelMetadata:output_type -> tensorflow.serving.GetModelMetadataResponse
+	24, // 44: tensorflow.serving.ModelService.GetModelStatus:output_type -> tensorflow.serving.GetModelStatusResponse
+	39, // [39:45] is the sub-list for method output_type
+	33, // [33:39] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_gateway_grpcapi_tfservingpb_serving_proto_init() }
@@ -1041,10 +1547,15 @@ func file_gateway_grpcapi_tfservingpb_serving_proto_init() {
 	if File_gateway_grpcapi_tfservingpb_serving_proto != nil {
 		return
 	}
+	file_gateway_grpcapi_tfservingpb_example_proto_init()
 	file_gateway_grpcapi_tfservingpb_tensorflow_proto_init()
 	file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[0].OneofWrappers = []any{
 		(*ModelSpec_Version)(nil),
 		(*ModelSpec_VersionLabel)(nil),
+	}
+	file_gateway_grpcapi_tfservingpb_serving_proto_msgTypes[5].OneofWrappers = []any{
+		(*Input_ExampleList)(nil),
+		(*Input_ExampleListWithContext)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1052,7 +1563,7 @@ func file_gateway_grpcapi_tfservingpb_serving_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gateway_grpcapi_tfservingpb_serving_proto_rawDesc), len(file_gateway_grpcapi_tfservingpb_serving_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -56,14 +56,19 @@ check: tools ## Check format, vet, lint and the import order
 	go run $(STATICCHECK) ./...
 	go test ./cmd -run Dependencies
 
-# The name of the clients' environment changes with what is in it; bench/clients/clients_test.go finds it so.
+# The names of the clients' folders change with what is in them; bench/clients/clients_test.go finds them so.
 CLIENTS     = $(TOOLS)/clients-$(shell sha256sum bench/clients/requirements.txt | cut -c1-12)
+ANALYZER    = $(TOOLS)/perf_analyzer-$(shell sha256sum bench/clients/perf_analyzer.txt | cut -c1-12)
 
 .PHONY: clients
 clients: tools
 	@test -e $(CLIENTS)/done || { $(PYTHON) -m venv --clear $(CLIENTS) && \
-	  $(CLIENTS)/bin/python -m pip install --quiet --require-hashes -r bench/clients/requirements.txt && touch $(CLIENTS)/done; } || \
+	  $(CLIENTS)/bin/python -m pip install --quiet --no-deps --require-hashes -r bench/clients/requirements.txt && touch $(CLIENTS)/done; } || \
 	  echo "the Python clients could not be fetched (no network?); the tests with them are skipped"
+	@test -e $(ANALYZER)/done || { rm -rf $(ANALYZER) && \
+	  $(CLIENTS)/bin/python -m pip install --quiet --no-deps --require-hashes --target $(ANALYZER) -r bench/clients/perf_analyzer.txt && \
+	  cd $(ANALYZER) && apt-get -qq -o APT::Sandbox::User=root download libb64-0d && dpkg-deb -x libb64-0d_*.deb . && touch done; } || \
+	  echo "perf_analyzer, or Debian's libb64 for it, could not be fetched; the tests with it are skipped"
 
 PROTOC     := $(TOOLS)/protoc-1.85.1/bin/python
 PROTOS     := $(wildcard gateway/grpcapi/*/*.proto)

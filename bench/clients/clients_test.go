@@ -79,7 +79,31 @@ func slow() []byte {
 	return g.Model("slow")
 }
 
-// specification is the digits example with a key, and models that echo and that are slow.
+// people gives back what it takes as classes and their scores.
+func people() []byte {
+	var g onnx.Graph
+	g.Node("Identity", "classes", "name")
+	g.Node("Identity", "scores", "size")
+	g.Input("name", tensor.Bytes, 2)
+	g.Input("size", tensor.Float32, 2)
+	g.Output("classes", tensor.Bytes, 2)
+	g.Output("scores", tensor.Float32, 2)
+	return g.Model("people")
+}
+
+// sum adds a number and an integer.
+func sum() []byte {
+	var g onnx.Graph
+	g.Node("CastLike", "number", "b", "a")
+	g.Node("Add", "y", "a", "number")
+	g.Input("a", tensor.Float32, 1)
+	g.Input("b", tensor.Int64, 1)
+	g.Output("y", tensor.Float32, 1)
+	return g.Model("sum")
+}
+
+// specification is the digits example with a key, models that echo and that are slow, and
+// models that take examples.
 const specification = `apiVersion: sluice.dev/v1alpha1
 kind: Endpoint
 metadata: {name: digits}
@@ -102,6 +126,20 @@ metadata: {name: slow}
 spec:
   auth: {mode: none}
   versions: [{name: "1", model: slow.onnx}]
+---
+apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: people}
+spec:
+  auth: {mode: none}
+  versions: [{name: "1", model: people.onnx}]
+---
+apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: sum}
+spec:
+  auth: {mode: none}
+  versions: [{name: "1", model: sum.onnx}]
 `
 
 // server is a running command and where it listens.
@@ -137,7 +175,10 @@ func serve(t *testing.T) server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, data := range map[string][]byte{"endpoints.yaml": []byte(strings.ReplaceAll(specification, "DIGITS", digits)), "echo.onnx": echo(), "slow.onnx": slow()} {
+	for name, data := range map[string][]byte{
+		"endpoints.yaml": []byte(strings.ReplaceAll(specification, "DIGITS", digits)),
+		"echo.onnx":      echo(), "slow.onnx": slow(), "people.onnx": people(), "sum.onnx": sum(),
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +240,7 @@ func (l *lines) Write(p []byte) (int, error) {
 func TestClients(t *testing.T) {
 	interpreter := python(t)
 	s, messages := serve(t), writeMessages(t)
-	for _, script := range []string{"triton_grpc.py", "triton_aio.py", "triton_http.py", "tfserving.py", "messages.py"} {
+	for _, script := range []string{"triton_grpc.py", "triton_aio.py", "triton_http.py", "tfserving.py", "messages.py", "kserve_client.py", "tfserving_api.py"} {
 		t.Run(strings.TrimSuffix(script, ".py"), func(t *testing.T) { call(t, interpreter, s, script, "SLUICE_MESSAGES="+messages) })
 	}
 }

@@ -31,10 +31,16 @@ const (
 	grpcurl = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
 )
 
-// python is the interpreter that has the clients; see the Makefile's target clients.
+// python is the interpreter that has the clients.
 func python(t *testing.T) string {
 	t.Helper()
-	list, err := os.ReadFile("requirements.txt")
+	return filepath.Join(installed(t, "clients", "requirements.txt"), "bin", "python")
+}
+
+// installed is the folder of what the Makefile's target clients makes of a list.
+func installed(t *testing.T, name, list string) string {
+	t.Helper()
+	data, err := os.ReadFile(list)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,11 +48,11 @@ func python(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := filepath.Join(cache, "sluice", "tools", fmt.Sprintf("clients-%x", sha256.Sum256(list))[:20])
+	folder := filepath.Join(cache, "sluice", "tools", fmt.Sprintf("%s-%.6x", name, sha256.Sum256(data)))
 	if _, err := os.Stat(filepath.Join(folder, "done")); err != nil {
-		t.Skip("the Python clients are not installed; `make clients` fetches them")
+		t.Skipf("%s is not installed; `make clients` fetches it", name)
 	}
-	return filepath.Join(folder, "bin", "python")
+	return folder
 }
 
 // echo gives each of its inputs back, one of every type, [N,2].
@@ -112,6 +118,13 @@ spec:
   versions:
     - {name: linear, model: DIGITS/linear.onnx, trafficPercentile: 90, default: true, type: control}
     - {name: mlp, model: DIGITS/mlp.onnx, trafficPercentile: 10, type: treatment}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: Endpoint
+metadata: {name: numbered}
+spec:
+  auth: {mode: key, keys: {primary: {value: ` + key + `}}}
+  versions: [{name: "1", model: DIGITS/mlp.onnx}]
 ---
 apiVersion: sluice.dev/v1alpha1
 kind: Endpoint
@@ -257,9 +270,17 @@ func call(t *testing.T, interpreter string, s server, script string, env ...stri
 	}
 }
 
-// A repository of which nothing is loaded, in a process that lets clients share memory.
+// A repository of which nothing is loaded.
 func TestClientsManage(t *testing.T) {
-	interpreter, dir := python(t), t.TempDir()
+	interpreter := python(t)
+	call(t, interpreter, repository(t), "triton_manage.py")
+}
+
+// repository serves the digits example from a model repository, in a process that lets
+// clients share memory.
+func repository(t *testing.T, args ...string) server {
+	t.Helper()
+	dir := t.TempDir()
 	model, err := os.ReadFile("../../examples/digits/linear.onnx")
 	if err != nil {
 		t.Fatal(err)
@@ -277,9 +298,8 @@ func TestClientsManage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := start(t, "serve", "--model-repository", dir, "--model-control-mode", "explicit", "--allow-client-shm", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
-		"--metrics", "", "--management", "", "--state", filepath.Join(t.TempDir(), "state"), "--drain-delay", "10ms")
-	call(t, interpreter, s, "triton_manage.py")
+	return start(t, append([]string{"serve", "--model-repository", dir, "--model-control-mode", "explicit", "--allow-client-shm", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
+		"--metrics", "", "--management", "", "--state", filepath.Join(t.TempDir(), "state"), "--drain-delay", "10ms"}, args...)...)
 }
 
 // writeMessages writes what the .proto files of the Open Inference Protocol say.

@@ -1,0 +1,76 @@
+package clients
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// perf_analyzer asks for metadata, configuration and statistics, and reads every
+// answer. The release is the newest that runs with the glibc of Debian 12. It
+// takes the names of versions for numbers, as Triton has them, and ends where one is none.
+func TestPerfAnalyzer(t *testing.T) {
+	folder := installed(t, "perf_analyzer", "perf_analyzer.txt")
+	libraries, err := filepath.Glob(filepath.Join(folder, "usr", "lib", "*")) // of the machine's kind
+	if err != nil {
+		t.Fatal(err)
+	}
+	libraries = append(libraries, filepath.Join(folder, "nvidia", "cuda_runtime", "lib"))
+	open, keyed := repository(t, "--load-model", "digits"), serve(t)
+
+	run := func(args string) (string, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, filepath.Join(folder, "bin", "perf_analyzer"), strings.Fields(args)...)
+		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.Join(libraries, ":"))
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	const requests = 100
+	works := func(args string, rows int) {
+		t.Helper()
+		out, err := run(fmt.Sprintf("%s -b %d --request-count %d", args, rows, requests))
+		want := []string{fmt.Sprintf("Request count: %d\n", requests)}
+		if !strings.Contains(args, "tfserving") { // which has no statistics
+			want = append(want, fmt.Sprintf("Inference count: %d\n", requests*rows), fmt.Sprintf("Successful request count: %d\n", requests))
+		}
+		for _, line := range want {
+			if err != nil || !strings.Contains(out, line) {
+				t.Errorf("%s: %v: %s; want %s", args, err, out, line)
+			}
+		}
+	}
+	http, grpc := "-i http -m digits -u "+open.http, "-i grpc -m digits -u "+open.grpc
+	for _, memory := range []string{"", " --shared-memory system"} {
+		works(http+memory, 1)
+		works(http+memory+" --async --concurrency-range 4", 3)
+		works(grpc+memory, 2)
+		works(grpc+memory+" --async --concurrency-range 4", 20) // more rows than a batch has
+		works(grpc+memory+" --async --streaming", 2)
+	}
+	works(http+" --input-tensor-format json --output-tensor-format json", 2)
+	works(grpc+" --grpc-compression-algorithm gzip", 1)
+	works(grpc+" --request-rate-range 100", 1)
+	works(grpc+" --service-kind tfserving --shape input:64", 2)
+	works("-i grpc -m numbered -u "+keyed.grpc+" -H authorization:"+key, 1)
+	works("-i http -m numbered -u "+keyed.http+" -H x-api-key:"+key, 1)
+
+	fails := func(args, want string) {
+		t.Helper()
+		if out, err := run(args + " --request-count 10"); err == nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v: %s; want %s", args, err, out, want)
+		}
+	}
+	for _, at := range []string{http, grpc} {
+		fails(strings.Replace(at, "digits", "nope", 1), "failed to get model metadata: Request for unknown model: 'nope' is not found")
+		fails(at+" -x 9", "failed to get model metadata: Request for unknown model: 'digits' version 9 is not found")
+		fails(at+" --trace-level TIMESTAMPS", "this server does not trace requests")
+	}
+	fails("-i grpc -m numbered -u "+keyed.grpc, "no valid credential")
+	fails("-i http -m numbered -u "+keyed.http, "no valid credential")
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -196,10 +197,19 @@ func (r *request) object() (members map[string]json.RawMessage, err error) {
 	if len(bytes.TrimSpace(r.body)) == 0 {
 		return nil, nil
 	}
-	if err := json.Unmarshal(r.body, &members); err != nil {
+	err = json.Unmarshal(r.body, &members)
+	if err == nil && members == nil {
+		err = errors.New("null is no object")
+	}
+	if err != nil {
 		return nil, scorer.Errorf(scorer.InvalidArgument, "failed to parse the request JSON buffer: %v", err)
 	}
 	return members, nil
+}
+
+// reads reports whether v is of into's type, and then sets it. null is of none.
+func reads(v json.RawMessage, into any) bool {
+	return string(v) != "null" && json.Unmarshal(v, into) == nil
 }
 
 func (s *Server) index(r *request) (any, error) {
@@ -208,7 +218,7 @@ func (s *Server) index(r *request) (any, error) {
 		return nil, err
 	}
 	ready := false
-	if v, ok := members["ready"]; ok && json.Unmarshal(v, &ready) != nil {
+	if v, ok := members["ready"]; ok && !reads(v, &ready) {
 		return nil, scorer.Errorf(scorer.InvalidArgument, "Invalid value for 'ready': expected a boolean")
 	}
 	return s.config.Triton.Index(ready), nil
@@ -217,7 +227,7 @@ func (s *Server) index(r *request) (any, error) {
 // parameters are those of a load or unload.
 func (r *request) parameters() (parameters map[string]json.RawMessage, err error) {
 	members, err := r.object()
-	if v, ok := members["parameters"]; ok && err == nil && json.Unmarshal(v, &parameters) != nil {
+	if v, ok := members["parameters"]; ok && err == nil && !reads(v, &parameters) {
 		err = scorer.Errorf(scorer.InvalidArgument, "Unable to parse 'parameters': attempt to access JSON non-object as object")
 	}
 	return parameters, err
@@ -233,7 +243,7 @@ func (s *Server) load(r *request) (any, error) {
 	for name, v := range parameters {
 		switch {
 		case name == "config":
-			if json.Unmarshal(v, &config) != nil {
+			if !reads(v, &config) {
 				return nil, scorer.Errorf(scorer.InvalidArgument, "Unable to parse 'config': it must be a string with the configuration's JSON")
 			}
 		case strings.HasPrefix(name, "file:"):
@@ -251,7 +261,7 @@ func (s *Server) unload(r *request) (any, error) {
 		return nil, err
 	}
 	dependents := false // there are none: no model is made of others
-	if v, ok := parameters["unload_dependents"]; ok && json.Unmarshal(v, &dependents) != nil {
+	if v, ok := parameters["unload_dependents"]; ok && !reads(v, &dependents) {
 		return nil, scorer.Errorf(scorer.InvalidArgument, "Unable to parse 'unload_dependents': attempt to access JSON non-boolean as boolean")
 	}
 	return nil, s.config.Triton.Unload(r.ctx, r.name)
@@ -271,11 +281,11 @@ func (s *Server) logging(r *request) (any, error) {
 		var number uint64
 		var text string
 		switch {
-		case json.Unmarshal(v, &flag) == nil:
+		case reads(v, &flag):
 			change[name] = flag
-		case json.Unmarshal(v, &number) == nil:
+		case reads(v, &number):
 			change[name] = number
-		case json.Unmarshal(v, &text) == nil:
+		case reads(v, &text):
 			change[name] = text
 		default:
 			return nil, scorer.Errorf(scorer.InvalidArgument, "Unable to parse '%.64s': it must be a boolean, a number or a string", name)
@@ -294,18 +304,30 @@ func (s *Server) trace(r *request) (any, error) {
 	}
 	change := map[string][]string{}
 	for name, v := range members {
-		var one string
-		var list []string
-		switch {
-		case string(v) == "null":
-		case json.Unmarshal(v, &one) == nil:
-			list = []string{one}
-		case json.Unmarshal(v, &list) != nil:
+		list, ok := settingOf(v)
+		if !ok && string(v) != "null" {
 			return nil, scorer.Errorf(scorer.InvalidArgument, "Unable to parse '%.64s': it must be a string, or an array of strings", name)
 		}
 		change[name] = list
 	}
 	return s.config.Triton.SetTrace(r.name, change)
+}
+
+// settingOf reads a string, or an array of strings.
+func settingOf(v json.RawMessage) ([]string, bool) {
+	var one string
+	if reads(v, &one) {
+		return []string{one}, true
+	}
+	var several []*string
+	if !reads(v, &several) || slices.Contains(several, nil) {
+		return nil, false
+	}
+	list := make([]string, len(several))
+	for i, text := range several {
+		list[i] = *text
+	}
+	return list, true
 }
 
 func (s *Server) memoryStatus(r *request) (any, error) {
@@ -326,7 +348,7 @@ func (s *Server) memoryRegister(r *request) (any, error) {
 		return nil, err
 	}
 	var key string
-	if json.Unmarshal(members["key"], &key) != nil {
+	if !reads(members["key"], &key) {
 		return nil, scorer.Errorf(scorer.InvalidArgument, "Shared memory register request has no key")
 	}
 	offset, err := bytesMember(members, "offset", "0")

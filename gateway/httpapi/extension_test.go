@@ -105,6 +105,8 @@ func TestTritonsExtensionsAnswerAsTriton(t *testing.T) {
 	f("POST", "/v2/repository/index", "", 200, `[{"name":"m","version":"1","state":"READY"},{"name":"n","state":"UNAVAILABLE","reason":"unloaded"},{"name":"e","version":"v","state":"READY"}]`)
 	f("POST", "/v2/repository/index", `{"ready":true}`, 200, `[{"name":"m","version":"1","state":"READY"},{"name":"e","version":"v","state":"READY"}]`)
 	f("POST", "/v2/repository/index", `{"ready":1}`, 400, `{"error":"Invalid value for 'ready': expected a boolean"}`)
+	f("POST", "/v2/repository/index", `{"ready":null}`, 400, `{"error":"Invalid value for 'ready': expected a boolean"}`)
+	f("POST", "/v2/repository/index", `null`, 400, `{"error":"failed to parse the request JSON buffer: null is no object"}`)
 	f("GET", "/v2/repository/index", "", 405, `{"error":"Method Not Allowed"}`)
 	f("POST", "/v2/repository/models/m/load", `{"parameters":{"config":"{\"max_batch_size\":2}"}}`, 200, "")
 	if !repo.loaded || repo.config != `{"max_batch_size":2}` {
@@ -114,6 +116,9 @@ func TestTritonsExtensionsAnswerAsTriton(t *testing.T) {
 		`{"error":"a model's files are not taken from a request; put them into the model repository, and load the model without 'file:' parameters"}`)
 	f("POST", "/v2/repository/models/m/load", `{"parameters":{"x":1}}`, 400, `{"error":"unrecognized load parameter 'x'"}`)
 	f("POST", "/v2/repository/models/m/load", `{"parameters":[]}`, 400, `{"error":"Unable to parse 'parameters': attempt to access JSON non-object as object"}`)
+	f("POST", "/v2/repository/models/m/load", `{"parameters":null}`, 400, `{"error":"Unable to parse 'parameters': attempt to access JSON non-object as object"}`)
+	f("POST", "/v2/repository/models/m/load", `{"parameters":{"config":null}}`, 400, `{"error":"Unable to parse 'config': it must be a string with the configuration's JSON"}`)
+	f("POST", "/v2/repository/models/m/unload", `{"parameters":{"unload_dependents":null}}`, 400, `{"error":"Unable to parse 'unload_dependents': attempt to access JSON non-boolean as boolean"}`)
 	f("POST", "/v2/repository/models/nope/load", "", 404, `{"error":"failed to load 'nope', failed to poll from model repository"}`)
 	f("POST", "/v2/repository/models/m/unload", `{"parameters":{"unload_dependents":true}}`, 200, "")
 	if repo.loaded {
@@ -124,12 +129,14 @@ func TestTritonsExtensionsAnswerAsTriton(t *testing.T) {
 	f("POST", "/v2/logging", `{"log_verbose_level":1,"log_info":false,"more":1}`, 200,
 		`{"log_file":"","log_info":false,"log_warning":true,"log_error":true,"log_verbose_level":1,"log_format":"default"}`)
 	f("POST", "/v2/logging", `{"log_info":1}`, 400, `{"error":"Unable to parse 'log_info': it has another type"}`)
+	f("POST", "/v2/logging", `{"log_warning":null}`, 400, `{"error":"Unable to parse 'log_warning': it must be a boolean, a number or a string"}`)
 	f("POST", "/v2/logging", `{"log_file":"/etc/passwd"}`, 400, `{"error":"log file location can not be updated through network protocol"}`)
 
 	trace := `{"trace_level":["OFF"],"trace_rate":"1000","trace_count":"-1","log_frequency":"0","trace_file":"","trace_mode":"triton"}`
 	f("GET", "/v2/trace/setting", "", 200, trace)
 	f("GET", "/v2/models/e/trace/setting", "", 200, trace)
 	f("POST", "/v2/trace/setting", `{"trace_level":null,"trace_rate":"1000","unknown":"x"}`, 200, trace)
+	f("POST", "/v2/trace/setting", `{"trace_level":[null]}`, 400, `{"error":"Unable to parse 'trace_level': it must be a string, or an array of strings"}`)
 	f("POST", "/v2/trace/setting", `{"trace_rate":"x"}`, 400, `{"error":"Unable to parse 'trace_rate', got: x"}`)
 	f("POST", "/v2/trace/setting", `{"trace_level":["TIMESTAMPS"]}`, 501,
 		`{"error":"trace_level [\"TIMESTAMPS\"]: this server does not trace requests; it passes the trace context on"}`)

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/json"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 
@@ -170,6 +171,10 @@ func swagger(e *gateway.Endpoint, _ []string, o scorer.Offer) []byte {
 		}
 		return r
 	}
+	security := []object{{"Bearer": []string{}}}
+	if _, err := e.Auth.Authenticate(nil); err == nil {
+		security = []object{}
+	}
 	body, _ := json.Marshal(object{ // of plain values: cannot fail
 		"swagger": "2.0", "schemes": []string{"http", "https"}, "consumes": []string{"application/json"}, "produces": []string{"application/json"},
 		"info":                object{"title": e.Name, "version": "1.0", "description": "Scoring of endpoint " + e.Name},
@@ -180,24 +185,34 @@ func swagger(e *gateway.Endpoint, _ []string, o scorer.Offer) []byte {
 				"responses": answers(object{"type": "string"}),
 			}},
 			prefix + "/score": object{"post": object{
-				"operationId": "RunMLService", "description": "Scores rows", "security": []object{{"Bearer": []string{}}},
+				"operationId": "RunMLService", "description": "Scores rows", "security": security,
 				"parameters": []object{{"in": "body", "name": "serviceInputPayload", "required": true, "schema": object{"$ref": "#/definitions/ServiceInput"}}},
 				"responses":  answers(object{"$ref": "#/definitions/ServiceOutput"}, 400, 401, 413, 502, 503, 504),
 			}},
 		},
 		"definitions": object{
-			"ServiceInput":  schemaOf(o.Signature.Inputs),
-			"ServiceOutput": schemaOf(o.Signature.Outputs),
+			"ServiceInput":  schemaOf(o.Signature.Inputs, true),
+			"ServiceOutput": schemaOf(o.Signature.Outputs, false),
 			"ErrorResponse": object{"type": "object", "properties": object{"code": object{"type": "string"}, "message": object{"type": "string"}}},
 		},
 	})
 	return body
 }
 
+// maxFloat32 is, as it is written in decimal, the largest that rounds to a float32.
+const maxFloat32 = 0x1.ffffffp127
+
+// ranges are what an input's values are refused beyond.
+var ranges = map[tensor.DType][2]any{
+	tensor.Uint8: {0, math.MaxUint8}, tensor.Uint16: {0, math.MaxUint16}, tensor.Uint32: {0, math.MaxUint32}, tensor.Uint64: {0, uint64(math.MaxUint64)},
+	tensor.Int8: {math.MinInt8, math.MaxInt8}, tensor.Int16: {math.MinInt16, math.MaxInt16}, tensor.Int32: {math.MinInt32, math.MaxInt32},
+	tensor.Int64: {math.MinInt64, math.MaxInt64}, tensor.Float32: {-maxFloat32, maxFloat32},
+}
+
 // schemaOf describes tensors as an object of nested arrays.
-func schemaOf(tensors []tensor.Info) object {
-	properties := object{}
-	for _, t := range tensors {
+func schemaOf(tensors []tensor.Info, inputs bool) object {
+	properties, names := object{}, make([]string, len(tensors))
+	for k, t := range tensors {
 		kind := "number"
 		switch {
 		case t.DType == tensor.Bytes:
@@ -208,13 +223,19 @@ func schemaOf(tensors []tensor.Info) object {
 			kind = "integer"
 		}
 		schema := object{"type": kind}
-		for _, d := range slices.Backward(t.Shape) {
+		if b, ok := ranges[t.DType]; ok && inputs {
+			schema["minimum"], schema["maximum"] = b[0], b[1]
+		}
+		for i, d := range slices.Backward(t.Shape) {
 			schema = object{"type": "array", "items": schema}
-			if d >= 0 {
+			switch {
+			case d >= 0:
 				schema["minItems"], schema["maxItems"] = d, d
+			case i == 0:
+				schema["minItems"] = 1 // rows
 			}
 		}
-		properties[t.Name] = schema
+		properties[t.Name], names[k] = schema, t.Name
 	}
-	return object{"type": "object", "properties": properties}
+	return object{"type": "object", "properties": properties, "required": names}
 }

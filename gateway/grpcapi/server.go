@@ -113,9 +113,11 @@ func (s *Server) options() []grpc.ServerOption {
 	return options
 }
 
-// unread is a generated service, but for the methods that score: their bodies go through
-// unread.
-func unread(d grpc.ServiceDesc, methods map[string]func(context.Context, *request) (*answer, error)) *grpc.ServiceDesc {
+// scoring are the methods of a service that score, by name.
+type scoring map[string]func(context.Context, *request) (*answer, error)
+
+// unread is a generated service, but for methods: their bodies go through unread.
+func unread(d grpc.ServiceDesc, methods scoring) *grpc.ServiceDesc {
 	d.Methods = slices.Clone(d.Methods)
 	for i := range d.Methods {
 		if handle, ok := methods[d.Methods[i].MethodName]; ok {
@@ -129,7 +131,7 @@ func unread(d grpc.ServiceDesc, methods map[string]func(context.Context, *reques
 
 // inferenceService is the Open Inference Protocol.
 func (s *Server) inferenceService() *grpc.ServiceDesc {
-	d := unread(inferencepb.GRPCInferenceService_ServiceDesc, map[string]func(context.Context, *request) (*answer, error){"ModelInfer": s.modelInfer})
+	d := unread(inferencepb.GRPCInferenceService_ServiceDesc, scoring{"ModelInfer": s.modelInfer})
 	d.Streams = []grpc.StreamDesc{{
 		StreamName: "ModelStreamInfer", ServerStreams: true, ClientStreams: true,
 		Handler: func(_ any, stream grpc.ServerStream) error { return s.modelStreamInfer(stream) },

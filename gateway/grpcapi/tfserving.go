@@ -24,7 +24,7 @@ import (
 
 // predictionService is TF Serving's.
 func (s *Server) predictionService() *grpc.ServiceDesc {
-	return unread(tfservingpb.PredictionService_ServiceDesc, map[string]func(context.Context, *request) (*answer, error){
+	return unread(tfservingpb.PredictionService_ServiceDesc, scoring{
 		"Predict": s.predict(scorer.TFServing), "Classify": s.predict(scorer.TFClassify), "Regress": s.predict(scorer.TFRegress),
 	})
 }

@@ -572,7 +572,8 @@ func (r *Infer) appendResults(dst []byte, sig *tensor.Signature, model, version 
 		dst = enclose(dst, row, 1)
 	}
 	dst = enclose(dst, at, 1)
-	return wire.AppendBytes(dst, 2, AppendModelSpec(nil, model, version)), nil
+	var spec [256]byte // more than names usually take
+	return wire.AppendBytes(dst, 2, AppendModelSpec(spec[:0], model, version)), nil
 }
 
 func appendScore(dst []byte, num protowire.Number, f float32) []byte {

@@ -329,3 +329,44 @@ func FuzzV1Examples(f *testing.F) {
 		}
 	})
 }
+
+// hundred is an exchange of a hundred examples, and the length of the request.
+func hundred(t testing.TB) (exchange func(), size int) {
+	list := make([]features, 100)
+	for i := range list {
+		list[i] = features{"age": ofInts(30), "name": ofTexts("Ann"), "size": ofFloats(1, 2)}
+	}
+	body := marshal(t, &pb.ClassificationRequest{Input: examplesOf(list...)})
+	out := []tensor.Tensor{
+		{DType: tensor.Bytes, Shape: []int64{100, 2}, Data: bytes.Repeat(strs("yes", "no"), 100)},
+		{DType: tensor.Float32, Shape: []int64{100, 2}, Data: make([]byte, 800)},
+	}
+	var r Infer
+	var dst []byte
+	return func() {
+		err := r.Decode(scorer.TFClassify, people, "m", "v", 0, body)
+		if err == nil {
+			dst, _, err = r.Append(dst[:0], people, "m", "v", out)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}, len(body)
+}
+
+// But for the name of the version, as with Predict.
+func TestExamplesAllocateNothing(t *testing.T) {
+	exchange, _ := hundred(t)
+	if n := testing.AllocsPerRun(100, exchange); n > 2 {
+		t.Errorf("%v allocations per request", n)
+	}
+}
+
+func BenchmarkTFExamples(b *testing.B) {
+	exchange, size := hundred(b)
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	for b.Loop() {
+		exchange()
+	}
+}

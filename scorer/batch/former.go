@@ -78,6 +78,12 @@ func (f *Former) Waiting() int { return f.waiting }
 // Full reports whether the policy refuses further jobs.
 func (f *Former) Full() bool { return f.policy.MaxWaiting > 0 && f.waiting >= f.policy.MaxWaiting }
 
+// Loaded reports whether at least half of a best run waits.
+func (f *Former) Loaded() bool {
+	s := f.order.first()
+	return s != nil && s.curve.Known() && s.rows >= min(s.curve.Best(), f.limit)/2+1
+}
+
 // Add queues j, which arrived at now.
 func (f *Former) Add(j *Job, now scorer.Instant) {
 	j.reset(now)
@@ -428,7 +434,8 @@ func (f *Former) shrink(n int, p *Plan) {
 	p.Run = p.Run[:n]
 }
 
-// Ran tells that a run of rows, of those that p decided, took so long and ended now.
+// Ran tells that a run of rows, of those that p decided, took a slot so long and ended
+// now.
 func (f *Former) Ran(p *Plan, rows int, took time.Duration, now scorer.Instant) {
 	p.shape.curve.Observe(rows, took)
 	p.shape.arrivals.ended = now

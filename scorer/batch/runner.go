@@ -260,6 +260,13 @@ func (r *Runner) next(w *worker) (next *Queue) {
 	return next
 }
 
+// loaded reports whether enough waits for w that it need not let others submit first.
+// Holding mu.
+func (r *Runner) loaded(w *worker) bool {
+	q := r.next(w)
+	return q != nil && q.former.Loaded()
+}
+
 // has reports whether the resources that a run of q takes are free. Holding mu.
 func (r *Runner) has(q *Queue) bool {
 	for _, need := range q.policy.Resources {
@@ -376,16 +383,21 @@ func (q *Queue) finished() {
 // look finds w's next batch; false parks w, but its own worker, where the runner
 // is closed, is let go. waking says that r.waking is the caller's.
 //
-// It yields before it looks. Whoever woke w, or was just answered by it, is
-// often one of several that are about to submit: those that can run do so
+// It yields before it looks, where little waits. Whoever woke w, or was just answered
+// by it, is often one of several that are about to submit: those that can run do so
 // first, and w finds a fuller queue. Where nothing else can run, that costs
-// nothing, so a lone request is not delayed. Where the next job is worth a wait
+// nothing, so a lone request is not delayed; where much else does, such as to refuse
+// requests, it would cost the device's time. Where the next job is worth a wait
 // that is shorter than a timer is exact, w goes on to yield.
 func (r *Runner) look(w *worker, waking, own bool) (took, end bool) {
 	const exact = 50 * time.Microsecond // a longer wait is left to the timer
 	for {
-		runtime.Gosched()
 		r.mu.Lock()
+		if !r.loaded(w) {
+			r.mu.Unlock()
+			runtime.Gosched()
+			r.mu.Lock()
+		}
 		now := scorer.Now()
 		at := r.expire(now)
 		if took, at = r.take(w, now, at); !took && at != 0 && at.Sub(now) < exact {
@@ -484,7 +496,8 @@ func (r *Runner) ended(w *worker) {
 	q.total += w.spent
 	q.charge(w.spent - w.charged)
 	if w.rows > 0 {
-		q.former.Ran(&w.plan, w.rows, w.took, w.ended)
+		// What counts is how long the slot was taken, for as long others waited for it.
+		q.former.Ran(&w.plan, w.rows, scorer.Now().Sub(w.formed), w.ended)
 	}
 	q.finished()
 }

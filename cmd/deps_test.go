@@ -20,6 +20,7 @@ var order = map[string][]string{
 	"accel/tensor":            {},
 	"accel":                   {"accel/tensor"},
 	"accel/null":              {"accel", "accel/tensor"},
+	"accel/sim":               {"accel", "accel/null", "accel/tensor"},
 	"accel/acceltest":         {"accel", "accel/tensor"},
 	"accel/ort":               {"accel", "accel/tensor"},
 	"accel/ort/library":       {"accel/ort/library/wheel"},

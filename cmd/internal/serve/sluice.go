@@ -8,6 +8,7 @@ import (
 
 	"sluice.dev/accel"
 	"sluice.dev/accel/null"
+	"sluice.dev/accel/sim"
 	"sluice.dev/accel/ort"
 	"sluice.dev/accel/ort/library"
 	"sluice.dev/deploy/repository"
@@ -65,7 +66,7 @@ func Sluice(ctx context.Context, o Options) error {
 // newSet makes the set of models over the drivers that this build has. A missing
 // ONNX Runtime is an error only where a model needs it.
 func newSet(o Options, r prometheus.Registerer) (*model.Set, error) {
-	drivers := []accel.Driver{null.New()}
+	drivers := []accel.Driver{null.New(), sim.New()}
 	path, err := library.Find(library.Config{Path: o.Library})
 	if err == nil {
 		var cpu *ort.CPU

@@ -172,6 +172,13 @@ func Refuse(err error) (scorer.Status, string) {
 	return scorer.Internal, "the credential could not be checked"
 }
 
+// Refusal is an authenticator's error as a client is told it, a *scorer.Error, which
+// front ends can still tell from others.
+func Refusal(err error) error {
+	status, message := Refuse(err)
+	return errors.Join(&scorer.Error{Status: status, Message: message}, err)
+}
+
 // assign picks the version that serves c.
 func (e *Endpoint) assign(c *Call) (*Version, scorer.Status) {
 	if len(c.Pin) > 0 {

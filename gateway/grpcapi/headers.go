@@ -9,9 +9,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"sluice.dev/auth"
-	"sluice.dev/gateway"
 	"sluice.dev/gateway/header"
-	"sluice.dev/scorer"
 )
 
 // headers are a call's metadata, which is not to be modified.
@@ -57,12 +55,6 @@ func (h headers) credential() ([]byte, error) {
 		return []byte(c), nil
 	}
 	return h.Peek("x-api-key"), nil
-}
-
-// refused is an authenticator's error as the path would tell it.
-func refused(err error) error {
-	status, message := gateway.Refuse(err)
-	return &scorer.Error{Status: status, Message: message}
 }
 
 // early is how long before a client's deadline it is answered at the latest, a tenth of

@@ -75,21 +75,14 @@ func (v *Version) encode(in *codec.Infer, job *batch.Job, out []tensor.Tensor, r
 
 // fail answers with an error.
 func fail(resp *scorer.Response, err error) {
-	known, ok := err.(*scorer.Error)
-	if !ok {
-		known = &scorer.Error{Status: scorer.Internal, Message: "the request could not be answered"}
-	}
+	known := scorer.Known(err)
 	resp.Fail(known.Status, known.Message)
 	resp.NotStarted = known.Status == scorer.Unavailable
 }
 
 // count counts a job that ended without an answer.
 func (v *Version) count(job *batch.Job, err error) {
-	status := scorer.Internal
-	if known, ok := err.(*scorer.Error); ok {
-		status = known.Status
-	}
-	v.tally.fail(status, job.Queue+job.Device)
+	v.tally.fail(scorer.Known(err).Status, job.Queue+job.Device)
 }
 
 // local is one request of a caller in this process, who waits for it.

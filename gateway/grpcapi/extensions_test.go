@@ -152,6 +152,7 @@ func (r refuses) Authenticate([]byte) (*auth.Principal, error) { return nil, r.e
 // Whom scoring refuses, the other calls about a model refuse alike.
 func TestRefusalsAreAlike(t *testing.T) {
 	call, h := client(t, Config{}, identity{})
+	ctx := metadata.AppendToOutgoingContext(soon(t), "x-api-key", "some")
 	e := *h.path.Snapshot().Endpoint([]byte("e"))
 	f := func(err error, c codes.Code, text string) {
 		t.Helper()
@@ -159,13 +160,10 @@ func TestRefusalsAreAlike(t *testing.T) {
 		e.Auth = refuses{err}
 		h.path.Swap(gateway.NewSnapshot(2, []*gateway.Endpoint{&e}))
 		for _, ask := range []func() error{
-			func() error { _, err := call.ModelInfer(soon(t), ask("i", 1)); return err },
-			func() error { _, err := call.ModelMetadata(soon(t), &pb.ModelMetadataRequest{Name: "e"}); return err },
-			func() error { _, err := call.ModelConfig(soon(t), &pb.ModelConfigRequest{Name: "e"}); return err },
-			func() error {
-				_, err := call.ModelStatistics(soon(t), &pb.ModelStatisticsRequest{Name: "e"})
-				return err
-			},
+			func() error { _, err := call.ModelInfer(ctx, ask("i", 1)); return err },
+			func() error { _, err := call.ModelMetadata(ctx, &pb.ModelMetadataRequest{Name: "e"}); return err },
+			func() error { _, err := call.ModelConfig(ctx, &pb.ModelConfigRequest{Name: "e"}); return err },
+			func() error { _, err := call.ModelStatistics(ctx, &pb.ModelStatisticsRequest{Name: "e"}); return err },
 		} {
 			wantError(t, ask(), c, text)
 		}

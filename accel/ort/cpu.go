@@ -1,8 +1,8 @@
 // Package ort runs ONNX models with ONNX Runtime.
 //
 // It is the only package that touches the runtime's C interface, through
-// github.com/yalue/onnxruntime_go and, for strings, by itself. The library is loaded when the first driver is
-// made and stays loaded until the process ends.
+// github.com/yalue/onnxruntime_go and, for strings, by itself. The library is loaded
+// when the first driver is made and stays loaded until the process ends.
 package ort
 
 import (

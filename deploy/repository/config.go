@@ -23,7 +23,7 @@ type Config struct {
 	Accelerator string        // cpu or cuda; empty leaves the choice to the scorer
 	Threads     int           // of one run on a CPU; 0 is the default
 	QueueWait   time.Duration // the longest that a request may wait before it is refused; 0 is not said
-	Batching    spec.Batching
+	Batching    spec.Batching // as a specification would say it
 
 	file     string // of the model in a version's folder
 	policy   policy

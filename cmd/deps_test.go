@@ -48,7 +48,7 @@ var order = map[string][]string{
 	"gateway/mirror":  {"scorer", "scorer/codec"}, // reads answers, after the path is done with them
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics", "gateway/mirror"},
 	"gateway/header":  {"scorer"},
-	"gateway/triton":  {"gateway", "scorer"},
+	"gateway/triton":  {"auth", "gateway", "scorer"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
 	"gateway/httpapi":             {"gateway", "gateway/header", "gateway/triton", "scorer", "scorer/codec", "auth", "accel/tensor"},
 	"gateway/grpcapi":             {"auth", "gateway", "gateway/header", "gateway/triton", "gateway/grpcapi/inferencepb", "gateway/grpcapi/tfservingpb", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},

@@ -131,6 +131,9 @@ func (c *Call) Times() Times {
 	return Times{c.waited, c.Response.Queue, c.Response.Device, scorer.Now().Sub(c.start)}
 }
 
+// RetrySeconds is RetryIn in whole seconds, as Retry-After has it.
+func (c *Call) RetrySeconds() int64 { return int64((c.RetryIn + time.Second - 1) / time.Second) }
+
 // SetTrace sets the request's W3C trace context.
 func (c *Call) SetTrace(t scorer.Trace) { c.request.Trace = t }
 

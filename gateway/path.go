@@ -147,6 +147,52 @@ func (p *Path) MayCall(name, credential []byte) bool {
 	return e != nil && err == nil
 }
 
+// mostAsked is of how many endpoints Knows asks each.
+const mostAsked = 256
+
+// Knows reports whether a caller is known to an endpoint that is not open to all, for
+// front ends that learn only with the body which endpoint is meant. The error, one of
+// package auth, says that no endpoint lets the caller in; it is counted as a refusal.
+func (p *Path) Knows(credential []byte) (known bool, refusal error) {
+	s := p.snapshot.Load()
+	known, refusal = s.knows(credential)
+	if refusal != nil {
+		status, _ := Refuse(refusal)
+		p.config.Refused.Add("", status)
+	}
+	return known, refusal
+}
+
+func (s *Snapshot) knows(credential []byte) (bool, error) {
+	switch {
+	case len(s.endpoints) == 0 || s.open && len(credential) == 0:
+		return false, nil
+	case len(credential) == 0:
+		return false, auth.ErrMissing
+	case len(s.endpoints) > mostAsked:
+		return false, nil // would take longer than to read the message
+	}
+	var refusal error
+	judged := !s.open
+	for _, e := range s.endpoints {
+		who, err := e.Auth.Authenticate(credential)
+		switch {
+		case err != nil:
+			refusal = err
+			judged = judged && errors.Is(err, auth.ErrInvalid) // else the endpoint itself is to tell
+		case who.ID != "":
+			return true, nil
+		}
+	}
+	switch {
+	case !judged:
+		return false, nil
+	case len(s.endpoints) > 1:
+		return false, auth.ErrInvalid // each has its own words
+	}
+	return false, refusal
+}
+
 // Refuse is the status of an authenticator's error, and what a client is told: what
 // it can do, and nothing that it could guess by.
 func Refuse(err error) (scorer.Status, string) {
@@ -170,6 +216,13 @@ func Refuse(err error) (scorer.Status, string) {
 		return scorer.Unavailable, "the issuer's keys are not known yet; try again later"
 	}
 	return scorer.Internal, "the credential could not be checked"
+}
+
+// Refusal is an authenticator's error as a client is told it, a *scorer.Error, which
+// front ends can still tell from others.
+func Refusal(err error) error {
+	status, message := Refuse(err)
+	return errors.Join(&scorer.Error{Status: status, Message: message}, err)
 }
 
 // assign picks the version that serves c.

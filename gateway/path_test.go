@@ -3,6 +3,8 @@ package gateway_test
 import (
 	"fmt"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -481,3 +483,47 @@ func BenchmarkServeAmong(b *testing.B) {
 		})
 	}
 }
+
+// Callers that no endpoint lets in are told apart from those that an endpoint itself
+// is to tell.
+func TestCallersOfSomeEndpoint(t *testing.T) {
+	lets := func(keys ...string) (list []*gateway.Endpoint) {
+		for i, key := range keys {
+			e := &gateway.Endpoint{Name: strconv.Itoa(i), Auth: apikey.New(apikey.Pepper{}, key, "")}
+			switch key {
+			case "open":
+				e.Auth = auth.Open{}
+			case "busy":
+				e.Auth = refusing{auth.ErrBusy}
+			case "token":
+				e.Auth = refusing{auth.ErrForm}
+			}
+			list = append(list, e)
+		}
+		return list
+	}
+	f := func(credential string, known bool, want error, keys ...string) {
+		t.Helper()
+		p := gateway.NewPath(gateway.Config{})
+		defer p.Close()
+		p.Swap(gateway.NewSnapshot(1, lets(keys...)))
+		if got, err := p.Knows([]byte(credential)); got != known || err != want {
+			t.Errorf("%q to %v: %v, %v; want %v, %v", credential, keys, got, err, known, want)
+		}
+	}
+	f("", false, nil)
+	f("", false, nil, "a", "open")
+	f("a", true, nil, "open", "a", "busy")
+	f("x", false, nil, "open", "a")
+	f("x", false, nil, "busy", "a")
+	f("x", false, auth.ErrInvalid, "a", "b", "token")
+	f("x", false, auth.ErrForm, "token")
+	f("", false, auth.ErrMissing, "a", "busy")
+	many := slices.Repeat([]string{"a"}, 257)
+	f("", false, auth.ErrMissing, many...)
+	f("x", false, nil, many...)
+}
+
+type refusing struct{ err error }
+
+func (r refusing) Authenticate([]byte) (*auth.Principal, error) { return nil, r.err }

@@ -2,7 +2,6 @@ package grpcapi
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 
 	"google.golang.org/grpc"
@@ -53,14 +52,10 @@ func (s *Server) access(ctx context.Context, c *gateway.Call, r *request, t targ
 
 // outcome is how a request ended.
 func outcome(c *gateway.Call, err error) scorer.Status {
-	var known *scorer.Error
-	switch {
-	case err == nil:
+	if err == nil {
 		return c.Response.Status
-	case errors.As(err, &known):
-		return known.Status
 	}
-	return scorer.Internal
+	return scorer.Known(err).Status
 }
 
 // ours reports whether a code says that our side failed, as HTTP's from 500 on do.

@@ -2,12 +2,10 @@ package grpcapi
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -54,14 +52,11 @@ const maxMessage = 4 << 10
 
 // failure is an error as a client gets it.
 func failure(err error) error {
-	var known *scorer.Error
-	if errors.As(err, &known) {
-		return status.Error(code(known.Status), strings.ToValidUTF8(known.Message[:min(len(known.Message), maxMessage)], ""))
-	}
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	return status.Error(codes.Internal, "the request could not be answered")
+	known := scorer.Known(err)
+	return status.Error(code(known.Status), strings.ToValidUTF8(known.Message[:min(len(known.Message), maxMessage)], ""))
 }
 
 // target is what a request's body says about where it goes.
@@ -129,8 +124,7 @@ func (s *Server) call(ctx context.Context, r *request, t target, kind scorer.Kin
 	}
 	if c.Response.Status != scorer.OK {
 		if c.RetryIn > 0 {
-			seconds := strconv.FormatInt(int64((c.RetryIn+time.Second-1)/time.Second), 10)
-			_ = grpc.SetTrailer(ctx, metadata.Pairs("retry-after", seconds)) // the stream is there
+			_ = grpc.SetTrailer(ctx, metadata.Pairs("retry-after", strconv.FormatInt(c.RetrySeconds(), 10))) // the stream is there
 		}
 		return nil, &scorer.Error{Status: c.Response.Status, Message: string(c.Response.Body)}
 	}
@@ -151,7 +145,7 @@ func (s *Server) score(ctx context.Context, c *gateway.Call, r *request, h heade
 		c.Pin = h.Peek("azureml-model-deployment")
 	}
 	if c.Credential, err = h.credential(); err != nil {
-		return refused(err)
+		return gateway.Refusal(err)
 	}
 	c.Timeout, c.Headers = timeout(ctx), h
 	c.SetTrace(header.Trace(h.Peek("traceparent")))

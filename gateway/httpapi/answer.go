@@ -174,7 +174,7 @@ func (s *Server) fail(ctx *fasthttp.RequestCtx, c *gateway.Call, o op) {
 	hint(out, r.Status)
 	challenge(out, c.Refusal)
 	if c.RetryIn > 0 {
-		out.Header.SetCanonical(keyRetryAfter, strconv.AppendInt(nil, int64((c.RetryIn+time.Second-1)/time.Second), 10))
+		out.Header.SetCanonical(keyRetryAfter, strconv.AppendInt(nil, c.RetrySeconds(), 10))
 	}
 	body := out.SwapBody(nil)[:0]
 	if o == opScore {

@@ -247,10 +247,7 @@ func (g *grpcServer) answer(in *codec.Infer, offer *scorer.Offer, message []byte
 
 // fail answers with an error of the codec.
 func fail(resp *scorer.Response, err error) {
-	var known *scorer.Error
-	if !errors.As(err, &known) {
-		known = &scorer.Error{Status: scorer.Internal, Message: "the request could not be answered"}
-	}
+	known := scorer.Known(err)
 	resp.Fail(known.Status, known.Message)
 }
 

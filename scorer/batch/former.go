@@ -103,8 +103,8 @@ func (f *Former) Add(j *Job, now scorer.Instant) {
 func (f *Former) bound(j *Job) {
 	p := f.policy
 	j.latest = j.Start
-	if p.Timeout > 0 && !(p.Override && j.Start != 0) {
-		if limit := j.arrived.Add(p.Timeout); j.latest == 0 || limit < j.latest {
+	if p.Timeout > 0 {
+		if limit := j.arrived.Add(p.Timeout); !p.Override || j.latest == 0 || limit < j.latest {
 			j.latest = limit
 		}
 	}
@@ -217,11 +217,7 @@ func (f *Former) Form(now scorer.Instant, idle int, hurry bool, p *Plan) {
 func (f *Former) choose(s *shape, now scorer.Instant, idle int, hurry bool, p *Plan) (size int, wait scorer.Instant) {
 	if f.fixed {
 		p.why = ByPolicy
-		until := s.jobs.first().arrived.Add(f.policy.Delay)
-		if size = f.policy.cut(s.rows, f.limit, hurry || until <= now); size == 0 {
-			return 0, until
-		}
-		return size, 0
+		return f.cut(s, now, hurry, p)
 	}
 	if idle == 0 && !hurry && f.batchable {
 		if wait = f.hold(s, now); wait > 0 {
@@ -229,6 +225,27 @@ func (f *Former) choose(s *shape, now scorer.Instant, idle int, hurry bool, p *P
 		}
 	}
 	return f.size(s, now, idle, p), 0
+}
+
+// cut is what Triton's rule takes of s. Who waited for too long is handed back by
+// itself: the others' delay goes on.
+func (f *Former) cut(s *shape, now scorer.Instant, hurry bool, p *Plan) (size int, wait scorer.Instant) {
+	for j := s.jobs.first(); j != nil && j.taken == 0 && j.latest != 0 && j.latest <= now; j = s.jobs.first() {
+		f.unlink(j)
+		p.Late = append(p.Late, j)
+	}
+	if len(p.Late) > 0 {
+		return 0, 0
+	}
+	j := s.jobs.first()
+	until := j.arrived.Add(f.policy.Delay)
+	if size = f.policy.cut(s.rows, f.limit, hurry || until <= now); size > 0 {
+		return size, 0
+	}
+	if j.latest != 0 {
+		until = min(until, j.latest)
+	}
+	return 0, until
 }
 
 // size is how many rows of s are to run next.

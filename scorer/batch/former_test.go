@@ -83,6 +83,8 @@ func (s *script) model(t *testing.T, d *datadriven.TestData) string {
 			p.Levels, p.DefaultLevel = 3, 2
 		case "timeout":
 			p.Timeout = 5 * time.Millisecond
+		case "override":
+			p.Timeout, p.Override = 5*time.Millisecond, true
 		case "demote":
 			p.Timeout, p.Demote = 5*time.Millisecond, true
 		case "pad":
@@ -109,7 +111,7 @@ func (s *script) model(t *testing.T, d *datadriven.TestData) string {
 }
 
 // do plays one event: add NAME ROWS [width=N] [at=MS] [by=DEADLINE] [flow=N] [priority=N],
-// remove NAME, form [at=MS].
+// [start=MS], remove NAME, form [at=MS].
 func (s *script) do(t *testing.T, words []string) string {
 	set := map[string]int64{"at": 0, "by": 100_000, "width": 4}
 	for _, w := range words[1:] {
@@ -125,6 +127,9 @@ func (s *script) do(t *testing.T, words []string) string {
 	switch words[0] {
 	case "add":
 		j := &Job{Deadline: scorer.Instant(set["by"])*ms + 1, Flow: uint32(set["flow"]), Priority: uint32(set["priority"])}
+		if start, ok := set["start"]; ok {
+			j.Start = scorer.Instant(start)*ms + 1
+		}
 		fmt.Sscan(words[2], &j.Rows)
 		j.In = []tensor.Tensor{{DType: tensor.Float32, Shape: []int64{int64(j.Rows), set["width"]}}}
 		s.jobs[words[1]], s.names[j] = j, words[1]

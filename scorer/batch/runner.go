@@ -131,7 +131,7 @@ func (r *Runner) Open(inst accel.Instance, o Options) *Queue {
 
 var (
 	errClosed = &scorer.Error{Status: scorer.Unavailable, Message: "this version is being replaced; send the request again"}
-	errFull   = &scorer.Error{Status: scorer.Overloaded, Message: "as many requests wait for this version as its policy allows; send the request again later"}
+	errFull   = &scorer.Error{Status: scorer.Overloaded, Message: "Exceeds maximum queue size: as many requests wait for this version as its policy allows; send the request again later"}
 )
 
 // Put queues a job that is sure to run only after the next Start. After an error

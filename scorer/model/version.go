@@ -54,6 +54,7 @@ func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) e
 		return err
 	}
 	job.In, job.Rows, job.Deadline, job.Start = in.Inputs, in.Rows, req.Deadline, 0
+	job.Priority = in.Priority
 	if in.Timeout > 0 {
 		if now := scorer.Now(); in.Timeout < req.Deadline.Sub(now) {
 			job.Start = now.Add(in.Timeout)
@@ -75,21 +76,14 @@ func (v *Version) encode(in *codec.Infer, job *batch.Job, out []tensor.Tensor, r
 
 // fail answers with an error.
 func fail(resp *scorer.Response, err error) {
-	known, ok := err.(*scorer.Error)
-	if !ok {
-		known = &scorer.Error{Status: scorer.Internal, Message: "the request could not be answered"}
-	}
+	known := scorer.Known(err)
 	resp.Fail(known.Status, known.Message)
 	resp.NotStarted = known.Status == scorer.Unavailable
 }
 
 // count counts a job that ended without an answer.
 func (v *Version) count(job *batch.Job, err error) {
-	status := scorer.Internal
-	if known, ok := err.(*scorer.Error); ok {
-		status = known.Status
-	}
-	v.tally.fail(status, job.Queue+job.Device)
+	v.tally.fail(scorer.Known(err).Status, job.Queue+job.Device)
 }
 
 // local is one request of a caller in this process, who waits for it.

@@ -145,7 +145,7 @@ func newFront(o Options) (*front, error) {
 		MaxConnectionsPerClient: o.HTTPLimits.ConnectionsPerClient, ReadTimeout: o.HTTPLimits.Read, IdleTimeout: o.HTTPLimits.Idle,
 		Version: o.Version, Log: o.Log,
 	}
-	g := grpcapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log}
+	g := grpcapi.Config{MaxBody: o.MaxBody, MaxReceiving: o.MaxLarge, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
 		if c.TLS, err = f.certs.Server("http/1.1"); err != nil {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
@@ -164,7 +164,7 @@ func newFront(o Options) (*front, error) {
 	}
 	c.Triton, g.Triton = extensions(o.HTTP), extensions(o.GRPC)
 	f.http, f.grpc = httpapi.New(f.path, c), grpcapi.New(f.path, g)
-	f.registry.MustRegister(f.http)
+	f.registry.MustRegister(f.http, f.grpc)
 	return f, nil
 }
 

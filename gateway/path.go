@@ -148,7 +148,7 @@ func (p *Path) MayCall(name, credential []byte) bool {
 }
 
 // mostAsked is of how many endpoints Knows asks each.
-const mostAsked = 256
+const mostAsked = 8
 
 // Knows reports whether a caller is known to an endpoint that is not open to all, for
 // front ends that learn only with the body which endpoint is meant. The error, one of

@@ -92,6 +92,43 @@ func (q *queued) drain() string {
 	return strings.Join(q.order, " ")
 }
 
+// said is a scorer that keeps what requests said of themselves.
+type said struct{ last scorer.Request }
+
+func (s *said) Score(req *scorer.Request, _ *scorer.Response) { s.last = *req }
+
+// The scorer gets the class that the caller may have, and who it is only as a hash:
+// the same from every gateway of a house, another from any other.
+func TestTheScorerKnowsClassAndCaller(t *testing.T) {
+	ask := func(secret, caller, priority string) (scorer.Class, uint32) {
+		h, s := open(t, gateway.Config{Secret: []byte(secret)}), &said{}
+		h.path.Snapshot().Endpoint([]byte("digits")).Auth = names{}
+		h.pool("a").SetReplicas([]gateway.Offered{{Scorer: s, Offer: scorer.Offer{Window: 1}}})
+		c := h.path.Call()
+		defer h.path.Done(c)
+		c.Name, c.Pin, c.Credential = []byte("digits"), []byte("a"), []byte(caller)
+		c.SetPriority([]byte(priority))
+		h.path.Serve(c)
+		return s.last.Class, s.last.Flow
+	}
+	for _, f := range []struct {
+		caller, priority string
+		want             scorer.Class
+	}{{"x", "", 0}, {"x", "low", -1}, {"x", "high", scorer.HighestClass}, {"modest", "high", -1}, {"modest", "", -1}} {
+		if got, _ := ask("one", f.caller, f.priority); got != f.want {
+			t.Errorf("%s asks for %q and gets class %d; want %d", f.caller, f.priority, got, f.want)
+		}
+	}
+	_, a := ask("one", "a", "")
+	_, same := ask("one", "a", "high")
+	_, b := ask("one", "b", "")
+	_, nobody := ask("one", "", "")
+	_, elsewhere := ask("two", "a", "")
+	if a != same || a == b || a == nobody || nobody == 0 || a == elsewhere {
+		t.Errorf("flows: a %d, again %d, b %d, nobody %d, a with another secret %d", a, same, b, nobody, elsewhere)
+	}
+}
+
 func TestCallersTakeTurnsInTheQueue(t *testing.T) {
 	q := openQueued(t, 0)
 	for _, caller := range strings.Fields("hog hog hog hog other hog another") {

@@ -217,7 +217,7 @@ func (r *Remote) Score(req *scorer.Request, resp *scorer.Response) {
 func (c *clientConn) send(offer uint32, req *scorer.Request, ticket scorer.Ticket, resp *scorer.Response) (uint32, bool) {
 	h := header{
 		kind: typeRequest, code: uint8(req.Kind), offer: offer, head: uint32(req.HeadLength),
-		left: micros(req.Deadline.Sub(scorer.Now())),
+		left: micros(req.Deadline.Sub(scorer.Now())), queued: req.Flow, running: uint32(uint8(req.Class)),
 	}
 	var trace *scorer.Trace
 	if req.Trace != (scorer.Trace{}) {

@@ -62,8 +62,8 @@ type header struct {
 	head    uint32 // length of the JSON head
 	left    uint32 // REQUEST: microseconds until the deadline; RESPONSE: rows
 	total   uint32 // length of the whole body
-	queued  uint32 // RESPONSE: microseconds in the queue
-	running uint32 // RESPONSE: microseconds on the device
+	queued  uint32 // REQUEST: flow; RESPONSE: microseconds in the queue
+	running uint32 // REQUEST: class, in the first byte; RESPONSE: microseconds on the device
 }
 
 func (h *header) append(dst []byte) []byte {

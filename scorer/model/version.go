@@ -54,6 +54,7 @@ func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) e
 		return err
 	}
 	job.In, job.Rows, job.Deadline, job.Start = in.Inputs, in.Rows, req.Deadline, 0
+	job.Class, job.Flow = req.Class, req.Flow
 	if in.Timeout > 0 {
 		if now := scorer.Now(); in.Timeout < req.Deadline.Sub(now) {
 			job.Start = now.Add(in.Timeout)

@@ -58,6 +58,12 @@ const (
 	HighestClass Class = 1
 )
 
+// The most bytes of what requests bring along.
+const (
+	MaxID    = 100
+	MaxState = 512 // as much as everybody who passes it on is to take
+)
+
 // Request is one scoring request. The caller owns it and may reuse it after
 // Score returned.
 type Request struct {
@@ -68,6 +74,8 @@ type Request struct {
 	Class      Class   // as far as its caller may
 	Flow       uint32  // a keyed hash of who calls, who share a full queue; 0 does not say
 	Trace      Trace   // W3C trace context; zero if there is none
+	State      []byte  // its tracestate, printable ASCII, at most MaxState; lent until Score returns
+	ID         []byte  // that logs know it by, printable ASCII, at most MaxID; lent until Score returns
 	Wait       *Waiter // where Score waits; armed by Score
 }
 

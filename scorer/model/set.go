@@ -240,7 +240,7 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 		reach.Labels = c.Plan.Labels
 	}
 	return &Version{
-		config: c, inst: inst, device: device, queue: r.Open(inst, o), tally: counts, reach: reach,
+		config: c, inst: inst, device: device, queue: r.Open(inst, o), tally: counts, reach: reach, log: s.log,
 		offer: scorer.Offer{
 			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
 			// Two batches per slot: one that runs, and one that gathers meanwhile.

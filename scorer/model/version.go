@@ -22,6 +22,9 @@ type Version struct {
 	tally  *tally
 	offer  scorer.Offer
 	reach  codec.Reach // of its requests
+	log    *slog.Logger
+
+	failures failures
 
 	loading time.Duration // how long it took
 	kept    string        // where Costs has what its runs cost
@@ -156,6 +159,7 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 	} else {
 		v.encode(&l.infer, &l.job, l.out, resp)
 	}
+	v.note(req, resp)
 	l.free()
 }
 

@@ -213,4 +213,3 @@ func TestTheScorersQueueIsByClassAndFairToCallers(t *testing.T) {
 		}
 	}
 }
-

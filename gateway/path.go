@@ -231,6 +231,7 @@ const maxAttempts = 3
 // score admits c and sends it to a replica. Work that certainly never began is
 // sent again, since its replica may have left while c was on its way.
 func (p *Path) score(c *Call, v *Version) scorer.Status {
+	c.request.ID = c.ID
 	c.request.Class, c.request.Flow = scorer.Class(c.Class)-scorer.Class(admit.Normal), p.flows.of(c.caller())
 	for tries := maxAttempts - 1; ; tries-- {
 		r, status := v.Pool.acquire(c, v.Limits.QueueWait)

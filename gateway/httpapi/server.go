@@ -236,6 +236,7 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 		defer s.large.leave(&ctx.Request.Header)
 	}
 	c := s.path.Call()
+	c.ID = header.AppendRequestID(c.ID, h.requestID)
 	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
 		c.Response.Fail(status, message)
 	} else {
@@ -267,7 +268,7 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 		c.Pin = h.pin
 	}
 	c.Credential, c.Timeout, c.Headers = h.credential, h.timeout, &ctx.Request.Header
-	c.SetTrace(h.trace)
+	c.SetTrace(h.trace, header.State(h.state))
 	c.SetPriority(h.priority)
 	c.SetCopy(h.mirror)
 	if ctx.IsGet() {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -214,7 +215,7 @@ func allow(o op) string {
 // recovered answers a request that met a bug, and keeps the process serving.
 func (s *Server) recovered(ctx *fasthttp.RequestCtx) {
 	if r := recover(); r != nil {
-		s.config.Log.Error("request failed by a bug", "panic", fmt.Sprint(r))
+		s.config.Log.Error("request failed by a bug", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 		ctx.Response.Reset()
 		s.refuse(ctx, fasthttp.StatusInternalServerError, "the request could not be answered")
 	}

@@ -316,6 +316,24 @@ func TestScorersKnowARequestByItsNames(t *testing.T) {
 	f("Tracestate: a=b\r\n", "", "")
 }
 
+// broken is a scorer with a bug.
+type broken struct{}
+
+func (broken) Score(*scorer.Request, *scorer.Response) { panic("a bug") }
+
+func TestABugIsAnsweredAndWrittenDownWithItsStack(t *testing.T) {
+	var out bytes.Buffer
+	address, server := serve(t, Config{Log: slog.New(slog.NewTextHandler(&out, nil))})
+	server.path.Snapshot().Endpoints()["e"].Versions[0].Pool.SetReplicas([]gateway.Offered{{Scorer: broken{}, Offer: scorer.Offer{Window: 1}}})
+	statuses, bodies, _ := talk(t, address, score+"Content-Length: 3\r\n\r\nabc", 1, silence)
+	if len(statuses) != 1 || statuses[0] != 500 || strings.Contains(bodies[0], "bug") {
+		t.Errorf("answered %v %q", statuses, bodies)
+	}
+	if said := out.String(); !strings.Contains(said, `panic="a bug"`) || !strings.Contains(said, "broken.Score") {
+		t.Errorf("written: %s", said)
+	}
+}
+
 func TestSlowRequestsEndInTime(t *testing.T) {
 	address := listen(t, Config{ReadTimeout: 50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond})
 	for _, sent := range []string{"POST /api", score, score + "Content-Length: 3\r\n\r\nab"} {

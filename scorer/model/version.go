@@ -28,6 +28,7 @@ type Version struct {
 
 	loading time.Duration // how long it took
 	kept    string        // where Costs has what its runs cost
+	threads int           // of a run
 }
 
 // Offer says what the version is and how much of it may be in flight.

@@ -82,9 +82,9 @@ func (f *Former) Add(j *Job, now scorer.Instant) {
 	j.reset(now)
 	f.bound(j)
 	s := f.shapeOf(j)
-	f.arrivals.note(now, j.Rows)
+	f.arrivals.note(now, j.Rows, f.limit)
 	if !f.uniform {
-		s.arrivals.note(now, j.Rows)
+		s.arrivals.note(now, j.Rows, f.limit)
 	}
 	f.seq++
 	j.node.owner = j

@@ -65,6 +65,7 @@ func (p *Path) Serve(c *Call) {
 	c.Version, c.Endpoint = nil, nil
 	c.begin()
 	s := p.enter(c)
+	defer c.snapshot.Store(nil) // also where a front end recovers from a bug
 	if status := p.serve(c, s); status != scorer.OK {
 		c.Response.Fail(status, c.message(status))
 	}
@@ -73,7 +74,6 @@ func (p *Path) Serve(c *Call) {
 	if c.meter != nil {
 		c.meter.Settle(&c.Endpoint.Quota.Rates, c.Response.Rows, c.Response.Device, scorer.Now())
 	}
-	c.snapshot.Store(nil)
 }
 
 // enter holds the current snapshot for c until Serve ends.

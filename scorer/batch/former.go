@@ -88,7 +88,8 @@ func (f *Former) Add(j *Job, now scorer.Instant) {
 	}
 	f.seq++
 	j.node.owner = j
-	j.node.key = key{round: f.turns.round(j, f.limit), due: f.due(j), seq: f.seq}
+	j.turn = f.turns.round(j, f.limit)
+	j.node.key = key{round: j.turn, due: f.due(j), seq: f.seq}
 	f.insert(s, j)
 }
 
@@ -303,14 +304,28 @@ func (f *Former) fill(now scorer.Instant, size int, least time.Duration, p *Plan
 
 // give hands rows of j to a run.
 func (f *Former) give(j *Job, rows int) {
-	s := j.shape
 	if j.taken+rows == j.Rows {
 		f.unlink(j)
-	} else {
-		s.rows -= rows
-		f.rows -= rows
+		j.taken = j.Rows
+		return
 	}
+	f.split(j, rows)
+}
+
+// split takes rows of a job of which others still wait, or gives them back where they
+// are negative: what waits comes in the turn of its first row, so that other flows
+// need not wait for all of it.
+func (f *Former) split(j *Job, rows int) {
+	s := j.shape
 	j.taken += rows
+	s.rows -= rows
+	f.rows -= rows
+	if round := j.turn + uint64(j.taken/f.limit); j.Flow != 0 && round != j.node.round {
+		s.jobs.remove(&j.node)
+		j.node.round = round
+		s.jobs.push(&j.node)
+		f.sort(s)
+	}
 }
 
 // refuse hands j back unrun.
@@ -409,13 +424,12 @@ func (f *Former) shrink(n int, p *Plan) {
 	for _, seg := range p.Run[n:] {
 		j := seg.Job
 		p.rows -= seg.Rows
-		j.taken -= seg.Rows
 		if j.shape == nil {
+			j.taken -= seg.Rows
 			f.insert(p.shape, j)
 			continue
 		}
-		j.shape.rows += seg.Rows
-		f.rows += seg.Rows
+		f.split(j, -seg.Rows)
 	}
 	p.Run = p.Run[:n]
 }

@@ -329,6 +329,27 @@ func TestAFloodIsOnlyInItsOwnWay(t *testing.T) {
 	}
 }
 
+// Of a large job, too, others need not wait for more than the run that goes on.
+func TestALargeJobIsInTheWayOfItsOwnFlowOnly(t *testing.T) {
+	f := NewFormer(sums(-1, 4), 4, nil)
+	f.Restore([]ShapeCosts{{Curve: curve("1:1,4:1")}})
+	large, next, other := &Job{Rows: 400, Flow: 1, Deadline: 1e15}, &Job{Rows: 1, Flow: 1, Deadline: 1e15}, &Job{Rows: 1, Flow: 2, Deadline: 1e15}
+	f.Add(large, 1)
+	f.Add(next, 1)
+	var p Plan
+	f.Form(1, 0, true, &p)
+	f.Add(other, 2)
+	if f.Form(2, 0, true, &p); other.taken != 1 {
+		t.Errorf("another flow's row waits while %d rows of a large job ran", large.taken)
+	}
+	for large.taken < large.Rows {
+		if f.Form(3, 0, true, &p); next.taken == 1 && large.taken < large.Rows {
+			t.Errorf("the flow's next job ran after %d of 400 rows", large.taken)
+			return
+		}
+	}
+}
+
 // What was given up is not held against its flow.
 func TestWhatDidNotRunIsGivenBack(t *testing.T) {
 	f := NewFormer(sums(-1, 4), 4, nil)

@@ -37,6 +37,7 @@ type Job struct {
 	shape   *shape         // while it waits; else nil
 	latest  scorer.Instant // not started after it; 0 is any time
 	demote  scorer.Instant // then it goes last; 0 is never
+	turn    uint64         // round in which its first rows are due
 	taken   int            // rows handed to runs, less than Rows while waiting
 	done    int            // rows whose run ended
 	err     error

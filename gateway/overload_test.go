@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"sluice.dev/auth"
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/metrics"
 	"sluice.dev/scorer"
 )
 
@@ -126,6 +128,43 @@ func TestTheScorerKnowsClassAndCaller(t *testing.T) {
 	_, elsewhere := ask("two", "a", "")
 	if a != same || a == b || a == nobody || nobody == 0 || a == elsewhere {
 		t.Errorf("flows: a %d, again %d, b %d, nobody %d, a with another secret %d", a, same, b, nobody, elsewhere)
+	}
+}
+
+// hearing is a scorer that tells what each request said of itself.
+type hearing chan scorer.Request
+
+func (h hearing) Score(req *scorer.Request, resp *scorer.Response) {
+	r := *req
+	r.Body, r.State, r.ID = bytes.Clone(r.Body), bytes.Clone(r.State), bytes.Clone(r.ID)
+	h <- r
+}
+
+// A mirror's copy is known by its request's names, and goes behind everybody else's.
+func TestACopyHasTheNamesOfItsRequest(t *testing.T) {
+	h, a, b := open(t, gateway.Config{}), make(hearing, 1), make(hearing, 1)
+	h.swap(2, patient, "a", "b")
+	e := h.path.Snapshot().Endpoint([]byte("digits"))
+	copier, err := gateway.NewCopier(gateway.CopierConfig{Path: h.path, BasisPoints: 10_000, Concurrent: 1, Queued: 1, MaxBody: 100, Series: metrics.New(prometheus.NewRegistry()).Mirror("digits", "b")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Auth, e.Mirror = names{}, &gateway.Mirror{To: e.Versions[1], Copier: copier}
+	h.pool("a").SetReplicas([]gateway.Offered{{Scorer: a, Offer: scorer.Offer{Window: 1}}})
+	h.pool("b").SetReplicas([]gateway.Offered{{Scorer: b, Offer: scorer.Offer{Window: 1}}})
+	c := h.path.Call()
+	c.Name, c.Credential, c.ID = []byte("digits"), []byte("caller"), append(c.ID, "17"...)
+	c.SetTrace(scorer.Trace{TraceID: [16]byte{1}, SpanID: [8]byte{2}}, []byte("a=b"))
+	c.SetBody(scorer.OIP, 0, []byte("body"))
+	h.path.Serve(c)
+	h.path.Done(c)
+	first, copied := <-a, <-b
+	copier.Close()
+	if string(copied.Body) != "body" || string(copied.ID) != "17" || string(copied.State) != "a=b" || copied.Trace != first.Trace {
+		t.Errorf("of %+v the copy is %+v", first, copied)
+	}
+	if first.Class != 0 || copied.Class != scorer.LowestClass {
+		t.Errorf("the request is of class %d, its copy of %d", first.Class, copied.Class)
 	}
 }
 

@@ -22,6 +22,9 @@ import (
 type Config struct {
 	// MaxQueue is how many requests may wait for one version; 0 means 1,024.
 	MaxQueue int
+	// Secret keys the hash by which scorers tell callers apart; gateways that share it
+	// agree. nil makes one up.
+	Secret []byte
 	// Refused counts requests that reached no version; nil does not.
 	Refused *metrics.Refused
 }
@@ -29,6 +32,7 @@ type Config struct {
 // Path is the request path. Safe for concurrent use.
 type Path struct {
 	config   Config
+	flows    flows
 	snapshot atomic.Pointer[Snapshot]
 	calls    *calls
 
@@ -41,7 +45,7 @@ func NewPath(c Config) *Path {
 	if c.MaxQueue == 0 {
 		c.MaxQueue = 1024
 	}
-	p := &Path{config: c, calls: newCalls(), pools: map[Key]*Pool{}}
+	p := &Path{config: c, flows: newFlows(c.Secret), calls: newCalls(), pools: map[Key]*Pool{}}
 	p.snapshot.Store(NewSnapshot(0, nil))
 	return p
 }
@@ -61,6 +65,7 @@ func (p *Path) Serve(c *Call) {
 	c.Version, c.Endpoint = nil, nil
 	c.begin()
 	s := p.enter(c)
+	defer c.snapshot.Store(nil) // also where a front end recovers from a bug
 	if status := p.serve(c, s); status != scorer.OK {
 		c.Response.Fail(status, c.message(status))
 	}
@@ -69,7 +74,6 @@ func (p *Path) Serve(c *Call) {
 	if c.meter != nil {
 		c.meter.Settle(&c.Endpoint.Quota.Rates, c.Response.Rows, c.Response.Device, scorer.Now())
 	}
-	c.snapshot.Store(nil)
 }
 
 // enter holds the current snapshot for c until Serve ends.
@@ -264,13 +268,15 @@ func (e *Endpoint) share(c *Call) *Version {
 func (s *Sticky) client(c *Call) []byte {
 	switch {
 	case s.Header == "":
-		id := c.Principal.ID
-		return unsafe.Slice(unsafe.StringData(id), len(id)) // is only read
+		return bytesOf(c.Principal.ID)
 	case c.Headers == nil:
 		return nil
 	}
 	return c.Headers.Peek(s.Header)
 }
+
+// bytesOf is s without a copy, only to be read.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // maxAttempts bounds how often one request is sent.
 const maxAttempts = 3
@@ -278,6 +284,8 @@ const maxAttempts = 3
 // score admits c and sends it to a replica. Work that certainly never began is
 // sent again, since its replica may have left while c was on its way.
 func (p *Path) score(c *Call, v *Version) scorer.Status {
+	c.request.ID = c.ID
+	c.request.Class, c.request.Flow = scorer.Class(c.Class)-scorer.Class(admit.Normal), p.flows.of(c.caller())
 	for tries := maxAttempts - 1; ; tries-- {
 		r, status := v.Pool.acquire(c, v.Limits.QueueWait)
 		if status != scorer.OK {

@@ -138,6 +138,35 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// broken is a scorer with a bug.
+type broken struct{}
+
+func (broken) Score(*scorer.Request, *scorer.Response) { panic("a bug") }
+
+// What a front end recovers from does not keep the next snapshot from being served.
+func TestABugDoesNotHoldUpAReload(t *testing.T) {
+	h := open(t, gateway.Config{})
+	h.pool("a").SetReplicas([]gateway.Offered{{Scorer: broken{}, Offer: scorer.Offer{Window: 2}}})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		h.ask("digits", "a", h.key, 0)
+	}()
+	done := make(chan struct{})
+	go func() {
+		h.swap(2, limits, "a", "b")
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("the new snapshot waits for a request that is over")
+	}
+}
+
 func TestServe(t *testing.T) {
 	h := open(t, gateway.Config{})
 	h.pool("a").SetReplicas(offered(8, &replica{name: "from a"}))

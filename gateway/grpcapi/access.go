@@ -13,10 +13,11 @@ import (
 	"sluice.dev/scorer"
 )
 
-// begin takes a call without an answer, and says when its request began, if that may be
-// written down.
-func (s *Server) begin() (c *gateway.Call, began scorer.Instant) {
+// begin takes a call without an answer for a request with metadata h, and says when it
+// began, if that may be written down.
+func (s *Server) begin(h headers) (c *gateway.Call, began scorer.Instant) {
 	c = s.path.Call()
+	c.ID = header.AppendRequestID(c.ID, h.Peek("x-request-id"))
 	c.Response.Reset()
 	if s.config.Access.Log != nil {
 		began = scorer.Now()
@@ -25,15 +26,15 @@ func (s *Server) begin() (c *gateway.Call, began scorer.Instant) {
 }
 
 // access writes one scoring request down, of a call or of a stream, that ended with err
-// or else with c.Response. id is the one that goes back in the metadata.
-func (s *Server) access(ctx context.Context, c *gateway.Call, r *request, t target, id string, err error, began scorer.Instant) {
+// or else with c.Response.
+func (s *Server) access(ctx context.Context, c *gateway.Call, r *request, t target, err error, began scorer.Instant) {
 	reason := outcome(c, err)
 	if !s.config.Access.Wants(ours(code(reason))) {
 		return
 	}
 	h, list := headersOf(ctx), make([]slog.Attr, 0, 24)
 	method, _ := grpc.Method(ctx)
-	list = append(list, slog.String("request_id", id))
+	list = append(list, slog.String("request_id", string(c.ID)))
 	if p, ok := peer.FromContext(ctx); ok {
 		list = append(list, slog.String("remote", p.Addr.String()))
 	}

@@ -47,9 +47,9 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, erro
 	}
 	if err != nil {
 		err = gateway.Refusal(err)
-		c, began := s.begin()
+		c, began := s.begin(h)
 		defer s.path.Done(c)
-		s.access(grpc.NewContextWithServerTransportStream(ctx, untaken(info.FullMethodName)), c, &request{}, target{}, h.get("x-request-id"), err, began)
+		s.access(grpc.NewContextWithServerTransportStream(ctx, untaken(info.FullMethodName)), c, &request{}, target{}, err, began)
 		return ctx, failure(err)
 	}
 	return ctx, nil

@@ -111,11 +111,11 @@ func (s *Server) modelInfer(ctx context.Context, r *request) (*answer, error) {
 // call answers a unary call, and says in the metadata what served it.
 func (s *Server) call(ctx context.Context, r *request, t target, kind scorer.Kind) (*answer, error) {
 	h := headersOf(ctx)
-	c, began := s.begin()
+	c, began := s.begin(h)
 	defer s.path.Done(c)
 	err := s.score(ctx, c, r, h, t, kind)
-	md := about(c, h)
-	s.access(ctx, c, r, t, md["x-request-id"][0], err, began)
+	md := about(c)
+	s.access(ctx, c, r, t, err, began)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (s *Server) score(ctx context.Context, c *gateway.Call, r *request, h heade
 		return gateway.Refusal(err)
 	}
 	c.Timeout, c.Headers = timeout(ctx), h
-	c.SetTrace(header.Trace(h.Peek("traceparent")))
+	c.SetTrace(header.Trace(h.Peek("traceparent")), header.State([]byte(strings.Join(h["tracestate"], ","))))
 	c.SetPriority(h.Peek("x-sluice-priority"))
 	c.SetCopy(h.Peek("x-sluice-mirror"))
 	c.SetBody(kind, 0, r.body)
@@ -182,13 +182,9 @@ func (s *Server) recovering(ctx context.Context, req any, _ *grpc.UnaryServerInf
 }
 
 // about is the metadata of an answer: the request's id, and what served it.
-func about(c *gateway.Call, h headers) metadata.MD {
+func about(c *gateway.Call) metadata.MD {
 	md := make(metadata.MD, 6)
-	id := h.get("x-request-id")
-	if id == "" {
-		id = string(header.AppendID(make([]byte, 0, 36)))
-	}
-	md["x-request-id"] = []string{id}
+	md["x-request-id"] = []string{string(c.ID)}
 	if v := c.Version; v != nil {
 		tags := v.Tags()
 		name := []string{string(tags.Name)}

@@ -14,10 +14,11 @@ import (
 // Rules: the job that is due first runs next, and others of its shape join it in
 // that order, up to the size that costs all who wait the least time (see
 // forecast). A job is due at its deadline, or a second after it came if that is
-// earlier, so that nobody waits for ever; flows take turns before that. A job with
-// more rows than the best size runs in pieces. A job that cannot be done in time
-// is handed back unrun. Where the device would be idle meanwhile, a batch is
-// formed later only if the next job is near and saves more than the wait costs.
+// earlier, so that nobody waits for ever; classes and flows take turns before that
+// (see turns). A job with more rows than the best size runs in pieces. A job that
+// cannot be done in time is handed back unrun. Where the device would be idle
+// meanwhile, a batch is formed later only if the next job is near and saves more
+// than the wait costs.
 type Former struct {
 	limit     int  // rows per run, >= 1
 	batchable bool // else every job runs alone
@@ -32,9 +33,7 @@ type Former struct {
 	rows     int         // of all waiting jobs, which no run has taken
 	arrivals arrivals
 	seq      uint64
-
-	virtual uint64 // rows that a flow that always had work has been granted
-	flows   [64]uint64
+	turns    turns
 
 	trace trace
 }
@@ -89,13 +88,14 @@ func (f *Former) Add(j *Job, now scorer.Instant) {
 	j.reset(now)
 	f.bound(j)
 	s := f.shapeOf(j)
-	f.arrivals.note(now, j.Rows)
+	f.arrivals.note(now, j.Rows, f.limit)
 	if !f.uniform {
-		s.arrivals.note(now, j.Rows)
+		s.arrivals.note(now, j.Rows, f.limit)
 	}
 	f.seq++
 	j.node.owner = j
-	j.node.key = key{round: f.round(j), due: f.due(j), seq: f.seq}
+	j.turn = f.turns.round(j, f.limit)
+	j.node.key = key{round: j.turn, due: f.due(j), seq: f.seq}
 	f.insert(s, j)
 }
 
@@ -121,19 +121,6 @@ func (f *Former) due(j *Job) scorer.Instant {
 	}
 	due := min(until, j.arrived.Add(horizon))
 	return due.Add(time.Duration(f.policy.level(j.Priority)) * horizon)
-}
-
-// round is j's turn in a fair order of flows (start-time fair queueing, by rows):
-// a flow with more than a run's rows waiting goes on in later rounds. P. Goyal et al.,
-// Start-time fair queueing, 1996.
-func (f *Former) round(j *Job) uint64 {
-	start := f.virtual
-	if j.Flow != 0 {
-		finish := &f.flows[j.Flow%uint32(len(f.flows))]
-		start = max(start, *finish)
-		*finish = start + uint64(j.Rows)
-	}
-	return start / uint64(f.limit)
 }
 
 func (f *Former) insert(s *shape, j *Job) {
@@ -172,6 +159,7 @@ func (f *Former) Remove(j *Job) bool {
 		return false
 	}
 	f.unlink(j)
+	f.turns.refund(j)
 	return true
 }
 
@@ -314,8 +302,7 @@ func (f *Former) fill(now scorer.Instant, size int, least time.Duration, p *Plan
 		case j == nil:
 			return
 		case j.taken == 0 && j.tooLate(now, least):
-			f.unlink(j)
-			p.Late = append(p.Late, j)
+			f.refuse(j, p)
 			continue
 		case j.demote != 0 && j.demote <= now && j.taken == 0:
 			f.demote(j)
@@ -328,7 +315,7 @@ func (f *Former) fill(now scorer.Instant, size int, least time.Duration, p *Plan
 		if j.taken == 0 && j.Deadline < now.Add(took) {
 			p.tight++
 		}
-		f.virtual = max(f.virtual, j.node.round*uint64(f.limit))
+		f.turns.ran(j, f.limit)
 		p.Run = append(p.Run, Segment{Job: j, From: j.taken, Rows: rows})
 		p.rows += rows
 		f.give(j, rows)
@@ -340,14 +327,37 @@ func (f *Former) fill(now scorer.Instant, size int, least time.Duration, p *Plan
 
 // give hands rows of j to a run.
 func (f *Former) give(j *Job, rows int) {
-	s := j.shape
 	if j.taken+rows == j.Rows {
 		f.unlink(j)
-	} else {
-		s.rows -= rows
-		f.rows -= rows
+		j.taken = j.Rows
+		return
 	}
+	f.split(j, rows)
+}
+
+// split takes rows of a job of which others still wait, or gives them back where they
+// are negative: what waits comes in the turn of its first row, so that other flows
+// need not wait for all of it.
+func (f *Former) split(j *Job, rows int) {
+	s := j.shape
 	j.taken += rows
+	s.rows -= rows
+	f.rows -= rows
+	if round := j.turn + uint64(j.taken/f.limit); j.Flow != 0 && round != j.node.round {
+		s.jobs.remove(&j.node)
+		j.node.round = round
+		s.jobs.push(&j.node)
+		f.sort(s)
+	}
+}
+
+// refuse hands j back unrun.
+func (f *Former) refuse(j *Job, p *Plan) {
+	if j.shape != nil {
+		f.unlink(j)
+	}
+	f.turns.refund(j)
+	p.Late = append(p.Late, j)
 }
 
 // tooLate reports whether a run that takes so long and starts now is too late for j.
@@ -408,10 +418,7 @@ func (f *Former) settle(now scorer.Instant, size, idle int, p *Plan) {
 			continue
 		}
 		p.rows -= seg.Rows
-		if seg.Job.shape != nil {
-			f.unlink(seg.Job)
-		}
-		p.Late = append(p.Late, seg.Job)
+		f.refuse(seg.Job, p)
 	}
 	p.Run = kept
 	if p.rows < before {
@@ -440,13 +447,12 @@ func (f *Former) shrink(n int, p *Plan) {
 	for _, seg := range p.Run[n:] {
 		j := seg.Job
 		p.rows -= seg.Rows
-		j.taken -= seg.Rows
 		if j.shape == nil {
+			j.taken -= seg.Rows
 			f.insert(p.shape, j)
 			continue
 		}
-		j.shape.rows += seg.Rows
-		f.rows += seg.Rows
+		f.split(j, -seg.Rows)
 	}
 	p.Run = p.Run[:n]
 }

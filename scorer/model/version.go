@@ -22,9 +22,13 @@ type Version struct {
 	tally  *tally
 	offer  scorer.Offer
 	reach  codec.Reach // of its requests
+	log    *slog.Logger
+
+	failures failures
 
 	loading time.Duration // how long it took
 	kept    string        // where Costs has what its runs cost
+	threads int           // of a run
 }
 
 // Offer says what the version is and how much of it may be in flight.
@@ -54,7 +58,7 @@ func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) e
 		return err
 	}
 	job.In, job.Rows, job.Deadline, job.Start = in.Inputs, in.Rows, req.Deadline, 0
-	job.Priority = in.Priority
+	job.Class, job.Flow, job.Priority = req.Class, req.Flow, in.Priority
 	if in.Timeout > 0 {
 		if now := scorer.Now(); in.Timeout < req.Deadline.Sub(now) {
 			job.Start = now.Add(in.Timeout)
@@ -149,6 +153,7 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 	} else {
 		v.encode(&l.infer, &l.job, l.out, resp)
 	}
+	v.note(req, resp)
 	l.free()
 }
 

@@ -127,13 +127,13 @@ func newFront(o Options) (*front, error) {
 	f.keeper = newKeeper(f.registry, f.state, o.File)
 	f.keys = newKeyring(f.state, o.Out)
 	m := metrics.New(f.registry)
-	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
-	f.registry.MustRegister(f.path)
-	f.others = newUpstreams(f.path, o)
 	secret, err := f.state.Secret(o.Secret)
 	if err != nil {
 		return nil, err
 	}
+	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused(), Secret: secret})
+	f.registry.MustRegister(f.path)
+	f.others = newUpstreams(f.path, o)
 	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys.find, Secret: secret, Slots: f.state, Log: o.Log})
 	if o.TLS != (certs.Files{}) {
 		if f.certs, err = certs.Load(o.TLS); err != nil {

@@ -34,15 +34,14 @@ var (
 	only        = flag.String("only", "", "measure only targets whose names match this regular expression, echoes always")
 	binaries    = flag.String("bin", "bin", "folder of sluice, gateway and scorer")
 	echo        = flag.String("echo", "", "internal: serve an echo of this address")
-	echoWork    = flag.Duration("echo-work", 0, "internal: how long the echo computes")
 	echoBody    = flag.String("echo-body", "", "internal: file with the echo's answer")
+	echoModel   = flag.String("echo-model", "", "internal: the wide model, which the echo runs for every answer")
 )
 
 func main() {
 	flag.Parse()
 	if *echo != "" {
-		serveEcho()
-		return
+		log.Fatal(serveEcho())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -52,19 +51,33 @@ func main() {
 }
 
 // serveEcho is the baseline: the cheapest HTTP server that reads a request and
-// writes an answer of the same bytes as ours.
-func serveEcho() {
+// writes an answer of the same bytes as ours; with a model, one that runs it meanwhile.
+func serveEcho() error {
 	body, err := os.ReadFile(*echoBody)
 	if err != nil {
-		log.Fatal(err)
+		return err
+	}
+	run := func() error { return nil }
+	if *echoModel != "" {
+		m, err := openBare(*echoModel)
+		if err != nil {
+			return err
+		}
+		call, err := m.bind(1)
+		if err != nil {
+			return err
+		}
+		run = call.Run // for one connection
 	}
 	s := &fasthttp.Server{Name: "echo", MaxRequestBodySize: 8 << 20, Handler: func(c *fasthttp.RequestCtx) {
-		for end := time.Now().Add(*echoWork); *echoWork > 0 && time.Now().Before(end); { // computes
+		if err := run(); err != nil {
+			c.Error(err.Error(), fasthttp.StatusInternalServerError)
+			return
 		}
 		c.Response.SetBodyRaw(body)
 		c.SetContentType("application/json")
 	}}
-	log.Fatal(s.ListenAndServe(*echo))
+	return s.ListenAndServe(*echo)
 }
 
 // sample is one measurement of a target.
@@ -139,7 +152,7 @@ func ask(ctx context.Context, t *target, connections int, seconds float64) (*ben
 
 func micros(d time.Duration) float64 { return float64(d) / 1e3 }
 
-func median(list []sample, of func(sample) float64) float64 {
+func median[T any](list []T, of func(T) float64) float64 {
 	v := make([]float64, len(list))
 	for i, s := range list {
 		v[i] = of(s)

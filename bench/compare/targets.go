@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"sluice.dev/bench"
 	requests "sluice.dev/bench/ask"
@@ -44,7 +43,7 @@ func start(ctx context.Context, p *local.Processes, dir string) (list []*target,
 	}
 	for i, kind := range []string{"JSON", "binary"} {
 		full, null := row("digits", "input", 64)[i], row("null", "input", 64)[i]
-		base, err := echoOf(ctx, p, dir, kind, one.address, full, 0)
+		base, err := echoOf(ctx, p, dir, kind, one.address, full)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -125,9 +124,9 @@ func answer(ctx context.Context, address string, item bench.Item) (func(*bench.A
 	return requests.Same(a.Body), nil
 }
 
-// echoOf starts the baseline for a request: it answers with the bytes of like, after
-// computing for as long as work. Its item has them as the right answer.
-func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, item bench.Item, work time.Duration) (*target, error) {
+// echoOf starts the baseline for a request: it answers with the bytes of like, with
+// more flags. Its item has them as the right answer.
+func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, item bench.Item, more ...string) (*target, error) {
 	a, err := load.Right(ctx, client.HTTP(like, nil), &item)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", kind, err)
@@ -142,7 +141,7 @@ func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, ite
 		return nil, err
 	}
 	t := &target{name: "echo, " + kind, address: local.Free(), item: item}
-	one, err := p.Start(self, "-echo", t.address, "-echo-body", path, "-echo-work", work.String())
+	one, err := p.Start(self, append(more, "-echo", t.address, "-echo-body", path)...)
 	if err != nil {
 		return nil, err
 	}

@@ -71,9 +71,9 @@ var order = map[string][]string{
 	"bench":              {"bench/stats"}, // a result has histograms
 	"bench/pace":         {},
 	"bench/proc":         {},
-	"bench/client":       {"bench"},
+	"bench/client":       {"bench", "scorer/codec/wire"},
 	"bench/load":         {"bench", "bench/client", "bench/proc", "bench/stats"},
-	"bench/ask":          {"bench"},
+	"bench/ask":          {"bench", "scorer/codec/wire"},
 	"bench/local":        {},
 	"bench/report":       {"bench", "bench/stats"},
 	"bench/wide":         {"accel/tensor", "bench/onnx"},

@@ -26,6 +26,7 @@ type arrivals struct {
 	gaps   bins // since the last request, where no run ended in between
 	echoes bins // since the last run's end, of the first request after it
 	total  int
+	alone  int // requests in a row that each came after the run of the one before it
 }
 
 type bins [binCount]uint16
@@ -48,7 +49,9 @@ func (a *arrivals) note(now scorer.Instant, rows int) {
 	}
 	if a.ended > a.last {
 		a.echoes[binOf(float64(now.Sub(a.ended)))]++
+		a.alone++
 	} else {
+		a.alone = 0
 		a.gaps[binOf(float64(now.Sub(a.last)))]++
 	}
 	if a.total++; a.total >= maxGaps {
@@ -102,9 +105,10 @@ func (b *bins) above() (sum [binCount + 1]float64) {
 //
 // The times that are longer than the pause now tell how likely the next request is
 // within each time: after a pause that is longer than those within bursts, the
-// burst is over.
+// burst is over. Where minGaps requests in a row met nobody, what there was before
+// them does not count: the crowd has left.
 func (a *arrivals) wait(now scorer.Instant, p *prospect, most float64) time.Duration {
-	if a.total < minGaps {
+	if a.total < minGaps || a.alone >= minGaps {
 		return 0
 	}
 	gaps, echoes := a.gaps.above(), a.echoes.above()

@@ -74,6 +74,10 @@ func (a *arrivals) halve() {
 	}
 }
 
+// lonely reports whether so many requests in a row met nobody that what there was
+// before them does not count: the crowd has left.
+func (a *arrivals) lonely() bool { return a.alone >= minGaps }
+
 // rate is rows per nanosecond, of this window and the one before. A few rows prove
 // nothing: those that are missing to a window are taken to need as long as one may
 // last.
@@ -105,10 +109,9 @@ func (b *bins) above() (sum [binCount + 1]float64) {
 //
 // The times that are longer than the pause now tell how likely the next request is
 // within each time: after a pause that is longer than those within bursts, the
-// burst is over. Where minGaps requests in a row met nobody, what there was before
-// them does not count: the crowd has left.
+// burst is over.
 func (a *arrivals) wait(now scorer.Instant, p *prospect, most float64) time.Duration {
-	if a.total < minGaps || a.alone >= minGaps {
+	if a.total < minGaps || a.lonely() {
 		return 0
 	}
 	gaps, echoes := a.gaps.above(), a.echoes.above()

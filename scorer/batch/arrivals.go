@@ -27,6 +27,7 @@ type arrivals struct {
 	gaps   bins // since the last request, where no run ended in between
 	echoes bins // since the last run's end, of the first request after it
 	total  int
+	alone  int // requests in a row that each came after the run of the one before it
 }
 
 type bins [binCount]uint16
@@ -55,7 +56,9 @@ func (a *arrivals) note(now scorer.Instant, rows, limit int) {
 	}
 	if a.ended > a.last {
 		a.echoes[binOf(float64(now.Sub(a.ended)))]++
+		a.alone++
 	} else {
+		a.alone = 0
 		a.gaps[binOf(float64(now.Sub(a.last)))]++
 	}
 	if a.total++; a.total >= maxGaps {
@@ -88,6 +91,10 @@ func (a *arrivals) halve() {
 		a.total += int(a.gaps[i]) + int(a.echoes[i])
 	}
 }
+
+// lonely reports whether so many requests in a row met nobody that what there was
+// before them does not count: the crowd has left.
+func (a *arrivals) lonely() bool { return a.alone >= minGaps }
 
 // rate is rows per nanosecond, of this window and the one before. A few rows prove
 // nothing: those that are missing to a window are taken to need as long as one may
@@ -122,7 +129,7 @@ func (b *bins) above() (sum [binCount + 1]float64) {
 // within each time: after a pause that is longer than those within bursts, the
 // burst is over.
 func (a *arrivals) wait(now scorer.Instant, p *prospect, most float64) time.Duration {
-	if a.total < minGaps {
+	if a.total < minGaps || a.lonely() {
 		return 0
 	}
 	gaps, echoes := a.gaps.above(), a.echoes.above()

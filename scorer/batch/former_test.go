@@ -398,6 +398,40 @@ func TestClassesAge(t *testing.T) {
 	t.Error("a low one waits for ever")
 }
 
+// Who is left alone by a crowd of callers is not held for others who do not come.
+func TestACrowdThatLeftIsNotWaitedFor(t *testing.T) {
+	f := NewFormer(sums(-1, 4), 64, nil)
+	f.Restore([]ShapeCosts{{Curve: curve("1:0.6,8:1,64:5")}})
+	now, rng := scorer.Instant(1), rand.New(rand.NewPCG(1, 2))
+	serve := func(callers, runs int) (held time.Duration) {
+		var p Plan
+		for range runs {
+			for range callers {
+				now = now.Add(time.Duration(rng.IntN(100_000)))
+				f.Add(&Job{Rows: 1, Deadline: 1e15}, now)
+			}
+			for f.Waiting() > 0 {
+				if f.Form(now, 0, false, &p); p.Wait != 0 {
+					held += p.Wait.Sub(now)
+					now = p.Wait
+					continue
+				}
+				took := f.shapes[0].curve.At(p.rows)
+				now = now.Add(took)
+				f.Ran(&p, p.rows, took, now)
+			}
+		}
+		return held
+	}
+	serve(64, 100)
+	if serve(1, 10) == 0 { // until it is noticed
+		t.Error("nobody is ever waited for: this test shows nothing")
+	}
+	if held := serve(1, 100); held > 0 {
+		t.Errorf("100 requests one by one are held for %v in sum", held)
+	}
+}
+
 func BenchmarkForm(b *testing.B) {
 	for _, c := range []struct{ name, curve string }{{"batch", "1:0.5,64:5"}, {"single", "1:0.5,64:40"}} {
 		b.Run(c.name, func(b *testing.B) {

@@ -260,11 +260,11 @@ func (r *Runner) next(w *worker) (next *Queue) {
 	return next
 }
 
-// loaded reports whether enough waits for w that it need not let others submit first.
-// Holding mu.
-func (r *Runner) loaded(w *worker) bool {
+// decided reports whether w need not let others submit first: enough waits for it, or
+// nobody else is about to come. Holding mu.
+func (r *Runner) decided(w *worker) bool {
 	q := r.next(w)
-	return q != nil && q.former.Loaded()
+	return q != nil && (q.former.Loaded() || q.former.arrivals.lonely())
 }
 
 // has reports whether the resources that a run of q takes are free. Holding mu.
@@ -385,15 +385,16 @@ func (q *Queue) finished() {
 //
 // It yields before it looks, where little waits. Whoever woke w, or was just answered
 // by it, is often one of several that are about to submit: those that can run do so
-// first, and w finds a fuller queue. Where nothing else can run, that costs
-// nothing, so a lone request is not delayed; where much else does, such as to refuse
-// requests, it would cost the device's time. Where the next job is worth a wait
-// that is shorter than a timer is exact, w goes on to yield.
+// first, and w finds a fuller queue. Not for requests that lately met nobody: to
+// yield wakes another thread, which takes the goroutine over, on a core that sleeps.
+// Where much else runs, such as to refuse requests, it would cost the device's time.
+// Where the next job is worth a wait that is shorter than a timer is exact, w goes on
+// to yield.
 func (r *Runner) look(w *worker, waking, own bool) (took, end bool) {
 	const exact = 50 * time.Microsecond // a longer wait is left to the timer
 	for {
 		r.mu.Lock()
-		if !r.loaded(w) {
+		if !r.decided(w) {
 			r.mu.Unlock()
 			runtime.Gosched()
 			r.mu.Lock()

@@ -63,7 +63,7 @@ func (t *trace) add(f *Former, now scorer.Instant, p *Plan) {
 type Explained struct {
 	Limit         int           `json:"limit"`            // rows of a run
 	Policy        []string      `json:"policy,omitempty"` // what is set
-	Waiting       int           `json:"waiting"` // jobs
+	Waiting       int           `json:"waiting"`          // jobs
 	RowsPerSecond float64       `json:"rows_per_second"`
 	Waits         uint64        `json:"waits"` // times that it paid to wait for another job
 	Shapes        []ShapeCosts  `json:"shapes"`

@@ -19,6 +19,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"sluice.dev/accel"
@@ -170,36 +171,29 @@ func (m *instance) Bind(in, out []tensor.Tensor) (accel.Call, error) {
 	if s := in[0].Shape; len(s) > 0 {
 		rows = int(s[0])
 	}
-	t := time.NewTimer(0)
-	<-t.C
-	return &call{Call: c, took: after(m.times, rows), timer: t, stop: make(chan struct{}, 1)}, nil
+	return &call{Call: c, took: after(m.times, rows)}, nil
 }
 
 type call struct {
 	accel.Call
-	took  time.Duration
-	timer *time.Timer
-	stop  chan struct{}
+	took time.Duration
+	stop atomic.Bool
 }
 
 var errTerminated = errors.New("terminated")
 
-// Run implements accel.Call.
+// Run implements accel.Call. It holds a thread, as a driver does that waits for its
+// device, and looks once a millisecond whether it is terminated.
 func (c *call) Run() error {
-	c.timer.Reset(c.took)
-	select {
-	case <-c.timer.C:
-		return c.Call.Run()
-	case <-c.stop:
-		c.timer.Stop()
-		return errTerminated
+	for end := time.Now().Add(c.took); !c.stop.Load(); {
+		left := time.Until(end)
+		if left <= 0 {
+			return c.Call.Run()
+		}
+		sleep(min(left, time.Millisecond))
 	}
+	return errTerminated
 }
 
 // Terminate implements accel.Call.
-func (c *call) Terminate() {
-	select {
-	case c.stop <- struct{}{}:
-	default: // it is already
-	}
-}
+func (c *call) Terminate() { c.stop.Store(true) }

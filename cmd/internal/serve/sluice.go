@@ -8,9 +8,9 @@ import (
 
 	"sluice.dev/accel"
 	"sluice.dev/accel/null"
-	"sluice.dev/accel/sim"
 	"sluice.dev/accel/ort"
 	"sluice.dev/accel/ort/library"
+	"sluice.dev/accel/sim"
 	"sluice.dev/deploy/repository"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"

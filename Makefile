@@ -41,7 +41,8 @@ test: models clients ## Set up and run all tests
 race: models clients ## Run all tests with the race detector
 	go test -race -timeout 10m ./...
 
-PEERS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice/peers
+# Beside those of bench/compare, which are in a folder of their own.
+PEERS ?= $(TOOLS)/peers
 
 .PHONY: peers
 peers: models ## Install servers of other kinds into the user's cache, and test in front of them

@@ -20,6 +20,7 @@ var order = map[string][]string{
 	"accel/tensor":            {},
 	"accel":                   {"accel/tensor"},
 	"accel/null":              {"accel", "accel/tensor"},
+	"accel/sim":               {"accel", "accel/null", "accel/tensor"},
 	"accel/acceltest":         {"accel", "accel/tensor"},
 	"accel/ort":               {"accel", "accel/tensor"},
 	"accel/ort/library":       {"accel/ort/library/wheel"},
@@ -47,7 +48,7 @@ var order = map[string][]string{
 	"gateway/mirror":  {"scorer", "scorer/codec"}, // reads answers, after the path is done with them
 	"gateway":         {"auth", "router", "scorer", "gateway/admit", "gateway/balance", "gateway/limit", "gateway/metrics", "gateway/mirror"},
 	"gateway/header":  {"scorer"},
-	"gateway/triton":  {"gateway", "scorer"},
+	"gateway/triton":  {"auth", "gateway", "scorer"},
 	// Front ends know how errors and metadata are encoded, not how bodies are.
 	"gateway/httpapi":             {"gateway", "gateway/header", "gateway/triton", "scorer", "scorer/codec", "auth", "accel/tensor"},
 	"gateway/grpcapi":             {"auth", "gateway", "gateway/header", "gateway/triton", "gateway/grpcapi/inferencepb", "gateway/grpcapi/tfservingpb", "scorer", "scorer/codec", "scorer/codec/wire", "accel/tensor"},
@@ -70,9 +71,9 @@ var order = map[string][]string{
 	"bench":              {"bench/stats"}, // a result has histograms
 	"bench/pace":         {},
 	"bench/proc":         {},
-	"bench/client":       {"bench"},
+	"bench/client":       {"bench", "scorer/codec/wire"},
 	"bench/load":         {"bench", "bench/client", "bench/proc", "bench/stats"},
-	"bench/ask":          {"bench"},
+	"bench/ask":          {"bench", "scorer/codec/wire"},
 	"bench/local":        {},
 	"bench/report":       {"bench", "bench/stats"},
 	"bench/wide":         {"accel/tensor", "bench/onnx"},

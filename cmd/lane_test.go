@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -31,22 +32,24 @@ func TestLanesAreEncrypted(t *testing.T) {
 	}
 	lane, admin := free(t), free(t)
 	start(t, "scorer", append(files("scorer", ca), "--file", digits+"endpoint.yaml", "--listen", "tls://"+lane, "--metrics", "tls://"+admin)...)
-	gateway := func(lanes []string) (http, admin string) {
+	gateway := func(lanes []string) (p *process, http, admin string) {
 		http, admin = free(t), free(t)
-		start(t, "gateway", append(lanes, "--file", digits+"endpoint.yaml", "--scorer", "tls://"+lane, "--http", http, "--metrics", admin, "--state", t.TempDir())...)
-		return http, admin
+		return start(t, "gateway", append(lanes, "--file", digits+"endpoint.yaml", "--scorer", "tls://"+lane, "--http", http, "--metrics", admin,
+			"--state", t.TempDir(), "--log-level", "debug")...), http, admin
 	}
-	_, stranger := gateway(files("stranger", newAuthority(t)))
-	_, nobody := gateway([]string{"--lane-tls-ca", trusted})
-	served, mine := gateway(files("gateway", ca))
-	eventually(t, "ready", ready(mine))
-	count(t, "http://"+served, 20)
-	for what, admin := range map[string]string{"another authority's": stranger, "no": nobody} {
-		eventually(t, "started", func() bool { _, err := call("GET", "http://"+admin+"/healthz", nil); return err == nil })
+	refused := func(why string, lanes []string) {
+		t.Helper()
+		p, _, admin := gateway(lanes)
+		eventually(t, "refused by the scorer: "+why, func() bool { return strings.Contains(p.log.String(), "remote error: tls: "+why) })
 		if ready(admin)() {
-			t.Errorf("a gateway with %s certificate was let in", what)
+			t.Errorf("was let in: %s", why)
 		}
 	}
+	_, served, mine := gateway(files("gateway", ca))
+	eventually(t, "ready", ready(mine))
+	refused("unknown certificate authority", files("stranger", newAuthority(t)))
+	refused("certificate required", []string{"--lane-tls-ca", trusted})
+	count(t, "http://"+served, 20)
 	client, _, _ := ca.sign(3)
 	secure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{client}}, DisableKeepAlives: true}}
 	resp, err := secure.Get("https://" + admin + "/metrics")

@@ -59,8 +59,26 @@ const key = "a-key-for-tests-0123456789"
 type process struct {
 	t   *testing.T
 	cmd *exec.Cmd
-	log *bytes.Buffer
+	log *journal
 	end chan error
+}
+
+// journal is what a process has written so far.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
 }
 
 func start(t *testing.T, name string, args ...string) *process {
@@ -75,7 +93,7 @@ func start(t *testing.T, name string, args ...string) *process {
 	if name != "scorer" && !slices.Contains(args, "--management") {
 		args = append(args, "--management", "") // several run at a time
 	}
-	p := &process{t: t, cmd: exec.Command(filepath.Join(dir, name), args...), log: &bytes.Buffer{}, end: make(chan error, 1)}
+	p := &process{t: t, cmd: exec.Command(filepath.Join(dir, name), args...), log: &journal{}, end: make(chan error, 1)}
 	p.cmd.Env = append(os.Environ(), "DIGITS_KEY="+key)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {

@@ -24,6 +24,7 @@ type Call struct {
 	Class      admit.Class   // what the client asks for; Normal if it does not
 	Copy       Copy          // what the client wishes of a mirror
 	Headers    Headers       // for what an endpoint wants to know of them
+	ID         []byte        // that logs know it by, scorers' and other servers' included; the call's own memory
 
 	// The answer.
 	Response  scorer.Response
@@ -131,8 +132,16 @@ func (c *Call) Times() Times {
 	return Times{c.waited, c.Response.Queue, c.Response.Device, scorer.Now().Sub(c.start)}
 }
 
-// SetTrace sets the request's W3C trace context.
-func (c *Call) SetTrace(t scorer.Trace) { c.request.Trace = t }
+// RetrySeconds is RetryIn in whole seconds, as Retry-After has it.
+func (c *Call) RetrySeconds() int64 { return int64((c.RetryIn + time.Second - 1) / time.Second) }
+
+// SetTrace sets the request's W3C trace context, and its tracestate, which counts for
+// nothing without it.
+func (c *Call) SetTrace(t scorer.Trace, state []byte) {
+	if c.request.Trace = t; t != (scorer.Trace{}) {
+		c.request.State = state
+	}
+}
 
 // maxKept bounds the answer's memory in bytes that an idle call keeps.
 const maxKept = 1 << 20
@@ -141,6 +150,7 @@ const maxKept = 1 << 20
 func (c *Call) reset() {
 	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Copy, c.Headers = nil, nil, nil, 0, admit.Normal, AsConfigured, nil
 	c.Endpoint, c.Version, c.Principal, c.Refusal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, nil, 0
+	c.ID = c.ID[:0]
 	c.start, c.waited = 0, 0
 	c.wait.left.Store(false)
 	c.request = scorer.Request{Wait: &c.wait.Waiter}

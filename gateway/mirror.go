@@ -48,6 +48,7 @@ type copied struct {
 	headLength int
 	body       []byte
 	trace      scorer.Trace
+	state, id  []byte
 	to         *Version
 	status     scorer.Status
 	reply      mirror.Reply
@@ -118,10 +119,14 @@ func (m *Copier) offer(c *Call, to *Version) {
 			m.workers.Go(m.run)
 		}
 	})
-	bytes := append(append(make([]byte, 0, len(c.request.Body)+len(c.Response.Body)), c.request.Body...), c.Response.Body...)
+	r, b := &c.request, make([]byte, 0, len(c.request.Body)+len(c.request.State)+len(c.request.ID)+len(c.Response.Body))
+	keep := func(part []byte) []byte {
+		b = append(b, part...)
+		return b[len(b)-len(part) : len(b) : len(b)]
+	}
 	j := &copied{
-		kind: c.request.Kind, headLength: c.request.HeadLength, body: bytes[:len(c.request.Body):len(c.request.Body)], trace: c.request.Trace,
-		to: to, status: c.Response.Status, reply: mirror.Reply{HeadLength: c.Response.HeadLength, Body: bytes[len(c.request.Body):]},
+		kind: r.Kind, headLength: r.HeadLength, body: keep(r.Body), trace: r.Trace, state: keep(r.State), id: keep(r.ID),
+		to: to, status: c.Response.Status, reply: mirror.Reply{HeadLength: c.Response.HeadLength, Body: keep(c.Response.Body)},
 	}
 	select {
 	case m.queue <- j:
@@ -160,7 +165,8 @@ func (m *Copier) leave(c *Call) {
 func (m *Copier) send(c *Call, j *copied) {
 	c.Class, c.Version = admit.Copy, j.to
 	c.SetBody(j.kind, j.headLength, j.body)
-	c.SetTrace(j.trace)
+	c.SetTrace(j.trace, j.state)
+	c.ID = append(c.ID, j.id...)
 	c.begin()
 	if status := m.config.Path.score(c, j.to); status != scorer.OK {
 		c.Response.Fail(status, "")

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"sluice.dev/auth"
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/metrics"
 	"sluice.dev/scorer"
 )
 
@@ -90,6 +92,80 @@ func (q *queued) drain() string {
 	}
 	q.wg.Wait()
 	return strings.Join(q.order, " ")
+}
+
+// said is a scorer that keeps what requests said of themselves.
+type said struct{ last scorer.Request }
+
+func (s *said) Score(req *scorer.Request, _ *scorer.Response) { s.last = *req }
+
+// The scorer gets the class that the caller may have, and who it is only as a hash:
+// the same from every gateway of a house, another from any other.
+func TestTheScorerKnowsClassAndCaller(t *testing.T) {
+	ask := func(secret, caller, priority string) (scorer.Class, uint32) {
+		h, s := open(t, gateway.Config{Secret: []byte(secret)}), &said{}
+		h.path.Snapshot().Endpoint([]byte("digits")).Auth = names{}
+		h.pool("a").SetReplicas([]gateway.Offered{{Scorer: s, Offer: scorer.Offer{Window: 1}}})
+		c := h.path.Call()
+		defer h.path.Done(c)
+		c.Name, c.Pin, c.Credential = []byte("digits"), []byte("a"), []byte(caller)
+		c.SetPriority([]byte(priority))
+		h.path.Serve(c)
+		return s.last.Class, s.last.Flow
+	}
+	for _, f := range []struct {
+		caller, priority string
+		want             scorer.Class
+	}{{"x", "", 0}, {"x", "low", -1}, {"x", "high", scorer.HighestClass}, {"modest", "high", -1}, {"modest", "", -1}} {
+		if got, _ := ask("one", f.caller, f.priority); got != f.want {
+			t.Errorf("%s asks for %q and gets class %d; want %d", f.caller, f.priority, got, f.want)
+		}
+	}
+	_, a := ask("one", "a", "")
+	_, same := ask("one", "a", "high")
+	_, b := ask("one", "b", "")
+	_, nobody := ask("one", "", "")
+	_, elsewhere := ask("two", "a", "")
+	if a != same || a == b || a == nobody || nobody == 0 || a == elsewhere {
+		t.Errorf("flows: a %d, again %d, b %d, nobody %d, a with another secret %d", a, same, b, nobody, elsewhere)
+	}
+}
+
+// hearing is a scorer that tells what each request said of itself.
+type hearing chan scorer.Request
+
+func (h hearing) Score(req *scorer.Request, resp *scorer.Response) {
+	r := *req
+	r.Body, r.State, r.ID = bytes.Clone(r.Body), bytes.Clone(r.State), bytes.Clone(r.ID)
+	h <- r
+}
+
+// A mirror's copy is known by its request's names, and goes behind everybody else's.
+func TestACopyHasTheNamesOfItsRequest(t *testing.T) {
+	h, a, b := open(t, gateway.Config{}), make(hearing, 1), make(hearing, 1)
+	h.swap(2, patient, "a", "b")
+	e := h.path.Snapshot().Endpoint([]byte("digits"))
+	copier, err := gateway.NewCopier(gateway.CopierConfig{Path: h.path, BasisPoints: 10_000, Concurrent: 1, Queued: 1, MaxBody: 100, Series: metrics.New(prometheus.NewRegistry()).Mirror("digits", "b")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Auth, e.Mirror = names{}, &gateway.Mirror{To: e.Versions[1], Copier: copier}
+	h.pool("a").SetReplicas([]gateway.Offered{{Scorer: a, Offer: scorer.Offer{Window: 1}}})
+	h.pool("b").SetReplicas([]gateway.Offered{{Scorer: b, Offer: scorer.Offer{Window: 1}}})
+	c := h.path.Call()
+	c.Name, c.Credential, c.ID = []byte("digits"), []byte("caller"), append(c.ID, "17"...)
+	c.SetTrace(scorer.Trace{TraceID: [16]byte{1}, SpanID: [8]byte{2}}, []byte("a=b"))
+	c.SetBody(scorer.OIP, 0, []byte("body"))
+	h.path.Serve(c)
+	h.path.Done(c)
+	first, copied := <-a, <-b
+	copier.Close()
+	if string(copied.Body) != "body" || string(copied.ID) != "17" || string(copied.State) != "a=b" || copied.Trace != first.Trace {
+		t.Errorf("of %+v the copy is %+v", first, copied)
+	}
+	if first.Class != 0 || copied.Class != scorer.LowestClass {
+		t.Errorf("the request is of class %d, its copy of %d", first.Class, copied.Class)
+	}
 }
 
 func TestCallersTakeTurnsInTheQueue(t *testing.T) {

@@ -22,6 +22,9 @@ import (
 type Config struct {
 	// MaxQueue is how many requests may wait for one version; 0 means 1,024.
 	MaxQueue int
+	// Secret keys the hash by which scorers tell callers apart; gateways that share it
+	// agree. nil makes one up.
+	Secret []byte
 	// Refused counts requests that reached no version; nil does not.
 	Refused *metrics.Refused
 }
@@ -29,6 +32,7 @@ type Config struct {
 // Path is the request path. Safe for concurrent use.
 type Path struct {
 	config   Config
+	flows    flows
 	snapshot atomic.Pointer[Snapshot]
 	calls    *calls
 
@@ -41,7 +45,7 @@ func NewPath(c Config) *Path {
 	if c.MaxQueue == 0 {
 		c.MaxQueue = 1024
 	}
-	p := &Path{config: c, calls: newCalls(), pools: map[Key]*Pool{}}
+	p := &Path{config: c, flows: newFlows(c.Secret), calls: newCalls(), pools: map[Key]*Pool{}}
 	p.snapshot.Store(NewSnapshot(0, nil))
 	return p
 }
@@ -61,6 +65,7 @@ func (p *Path) Serve(c *Call) {
 	c.Version, c.Endpoint = nil, nil
 	c.begin()
 	s := p.enter(c)
+	defer c.snapshot.Store(nil) // also where a front end recovers from a bug
 	if status := p.serve(c, s); status != scorer.OK {
 		c.Response.Fail(status, c.message(status))
 	}
@@ -69,7 +74,6 @@ func (p *Path) Serve(c *Call) {
 	if c.meter != nil {
 		c.meter.Settle(&c.Endpoint.Quota.Rates, c.Response.Rows, c.Response.Device, scorer.Now())
 	}
-	c.snapshot.Store(nil)
 }
 
 // enter holds the current snapshot for c until Serve ends.
@@ -147,6 +151,52 @@ func (p *Path) MayCall(name, credential []byte) bool {
 	return e != nil && err == nil
 }
 
+// mostAsked is of how many endpoints Knows asks each.
+const mostAsked = 8
+
+// Knows reports whether a caller is known to an endpoint that is not open to all, for
+// front ends that learn only with the body which endpoint is meant. The error, one of
+// package auth, says that no endpoint lets the caller in; it is counted as a refusal.
+func (p *Path) Knows(credential []byte) (known bool, refusal error) {
+	s := p.snapshot.Load()
+	known, refusal = s.knows(credential)
+	if refusal != nil {
+		status, _ := Refuse(refusal)
+		p.config.Refused.Add("", status)
+	}
+	return known, refusal
+}
+
+func (s *Snapshot) knows(credential []byte) (bool, error) {
+	switch {
+	case len(s.endpoints) == 0 || s.open && len(credential) == 0:
+		return false, nil
+	case len(credential) == 0:
+		return false, auth.ErrMissing
+	case len(s.endpoints) > mostAsked:
+		return false, nil // would take longer than to read the message
+	}
+	var refusal error
+	judged := !s.open
+	for _, e := range s.endpoints {
+		who, err := e.Auth.Authenticate(credential)
+		switch {
+		case err != nil:
+			refusal = err
+			judged = judged && errors.Is(err, auth.ErrInvalid) // else the endpoint itself is to tell
+		case who.ID != "":
+			return true, nil
+		}
+	}
+	switch {
+	case !judged:
+		return false, nil
+	case len(s.endpoints) > 1:
+		return false, auth.ErrInvalid // each has its own words
+	}
+	return false, refusal
+}
+
 // Refuse is the status of an authenticator's error, and what a client is told: what
 // it can do, and nothing that it could guess by.
 func Refuse(err error) (scorer.Status, string) {
@@ -170,6 +220,13 @@ func Refuse(err error) (scorer.Status, string) {
 		return scorer.Unavailable, "the issuer's keys are not known yet; try again later"
 	}
 	return scorer.Internal, "the credential could not be checked"
+}
+
+// Refusal is an authenticator's error as a client is told it, a *scorer.Error, which
+// front ends can still tell from others.
+func Refusal(err error) error {
+	status, message := Refuse(err)
+	return errors.Join(&scorer.Error{Status: status, Message: message}, err)
 }
 
 // assign picks the version that serves c.
@@ -211,13 +268,15 @@ func (e *Endpoint) share(c *Call) *Version {
 func (s *Sticky) client(c *Call) []byte {
 	switch {
 	case s.Header == "":
-		id := c.Principal.ID
-		return unsafe.Slice(unsafe.StringData(id), len(id)) // is only read
+		return bytesOf(c.Principal.ID)
 	case c.Headers == nil:
 		return nil
 	}
 	return c.Headers.Peek(s.Header)
 }
+
+// bytesOf is s without a copy, only to be read.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // maxAttempts bounds how often one request is sent.
 const maxAttempts = 3
@@ -225,6 +284,8 @@ const maxAttempts = 3
 // score admits c and sends it to a replica. Work that certainly never began is
 // sent again, since its replica may have left while c was on its way.
 func (p *Path) score(c *Call, v *Version) scorer.Status {
+	c.request.ID = c.ID
+	c.request.Class, c.request.Flow = scorer.Class(c.Class)-scorer.Class(admit.Normal), p.flows.of(c.caller())
 	for tries := maxAttempts - 1; ; tries-- {
 		r, status := v.Pool.acquire(c, v.Limits.QueueWait)
 		if status != scorer.OK {

@@ -3,6 +3,8 @@ package gateway_test
 import (
 	"fmt"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,6 +135,35 @@ func until(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("never %s", what)
 		}
+	}
+}
+
+// broken is a scorer with a bug.
+type broken struct{}
+
+func (broken) Score(*scorer.Request, *scorer.Response) { panic("a bug") }
+
+// What a front end recovers from does not keep the next snapshot from being served.
+func TestABugDoesNotHoldUpAReload(t *testing.T) {
+	h := open(t, gateway.Config{})
+	h.pool("a").SetReplicas([]gateway.Offered{{Scorer: broken{}, Offer: scorer.Offer{Window: 2}}})
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		h.ask("digits", "a", h.key, 0)
+	}()
+	done := make(chan struct{})
+	go func() {
+		h.swap(2, limits, "a", "b")
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Error("the new snapshot waits for a request that is over")
 	}
 }
 
@@ -481,3 +512,47 @@ func BenchmarkServeAmong(b *testing.B) {
 		})
 	}
 }
+
+// Callers that no endpoint lets in are told apart from those that an endpoint itself
+// is to tell.
+func TestCallersOfSomeEndpoint(t *testing.T) {
+	lets := func(keys ...string) (list []*gateway.Endpoint) {
+		for i, key := range keys {
+			e := &gateway.Endpoint{Name: strconv.Itoa(i), Auth: apikey.New(apikey.Pepper{}, key, "")}
+			switch key {
+			case "open":
+				e.Auth = auth.Open{}
+			case "busy":
+				e.Auth = refusing{auth.ErrBusy}
+			case "token":
+				e.Auth = refusing{auth.ErrForm}
+			}
+			list = append(list, e)
+		}
+		return list
+	}
+	f := func(credential string, known bool, want error, keys ...string) {
+		t.Helper()
+		p := gateway.NewPath(gateway.Config{})
+		defer p.Close()
+		p.Swap(gateway.NewSnapshot(1, lets(keys...)))
+		if got, err := p.Knows([]byte(credential)); got != known || err != want {
+			t.Errorf("%q to %v: %v, %v; want %v, %v", credential, keys, got, err, known, want)
+		}
+	}
+	f("", false, nil)
+	f("", false, nil, "a", "open")
+	f("a", true, nil, "open", "a", "busy")
+	f("x", false, nil, "open", "a")
+	f("x", false, nil, "busy", "a")
+	f("x", false, auth.ErrInvalid, "a", "b", "token")
+	f("x", false, auth.ErrForm, "token")
+	f("", false, auth.ErrMissing, "a", "busy")
+	many := slices.Repeat([]string{"a"}, 257)
+	f("", false, auth.ErrMissing, many...)
+	f("x", false, nil, many...)
+}
+
+type refusing struct{ err error }
+
+func (r refusing) Authenticate([]byte) (*auth.Principal, error) { return nil, r.err }

@@ -16,6 +16,7 @@ import (
 type Snapshot struct {
 	Generation uint64
 	endpoints  map[string]*Endpoint
+	open       bool // an endpoint lets everybody in
 }
 
 // Endpoint is one endpoint of a snapshot.
@@ -91,6 +92,7 @@ func NewSnapshot(generation uint64, endpoints []*Endpoint) *Snapshot {
 	s := &Snapshot{Generation: generation, endpoints: make(map[string]*Endpoint, len(endpoints))}
 	for _, e := range endpoints {
 		s.endpoints[e.Name] = e
+		s.open = s.open || e.Auth == auth.Open{}
 		for _, v := range e.Versions {
 			v.Endpoint = e.Name
 			v.tags = Tags{

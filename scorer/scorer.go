@@ -55,6 +55,22 @@ func (k Kind) Valid() bool { return k < kinds }
 // Kinds is how many this release knows; they count from 0.
 const Kinds = int(kinds)
 
+// Class is how much a request matters against others that wait: 0 is normal, and
+// higher ones go first. What is beyond the bounds counts as they do.
+type Class int8
+
+// The bounds.
+const (
+	LowestClass  Class = -2 // a mirror's copies, for which nobody waits; -1 is low
+	HighestClass Class = 1
+)
+
+// The most bytes of what requests bring along.
+const (
+	MaxID    = 100
+	MaxState = 512 // as much as everybody who passes it on is to take
+)
+
 // Request is one scoring request. The caller owns it and may reuse it after
 // Score returned.
 type Request struct {
@@ -62,7 +78,11 @@ type Request struct {
 	HeadLength int     // bytes of JSON before raw tensors; 0: all of it is JSON
 	Body       []byte  // lent until Score returns
 	Deadline   Instant // no answer is wanted after it; never zero
+	Class      Class   // as far as its caller may
+	Flow       uint32  // a keyed hash of who calls, who share a full queue; 0 does not say
 	Trace      Trace   // W3C trace context; zero if there is none
+	State      []byte  // its tracestate, printable ASCII, at most MaxState; lent until Score returns
+	ID         []byte  // that logs know it by, printable ASCII, at most MaxID; lent until Score returns
 	Wait       *Waiter // where Score waits; armed by Score
 }
 

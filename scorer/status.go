@@ -1,6 +1,9 @@
 package scorer
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Status says how a request ended. The names and their gRPC numbers follow
 // google.golang.org/grpc/codes where it has them.
@@ -57,4 +60,13 @@ func (e *Error) Error() string { return e.Message }
 // Errorf makes an Error.
 func Errorf(s Status, format string, args ...any) *Error {
 	return &Error{Status: s, Message: fmt.Sprintf(format, args...)}
+}
+
+// Known is err's *Error; anything else is our fault, of which a client learns nothing.
+func Known(err error) *Error {
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
+	return &Error{Status: Internal, Message: "the request could not be answered"}
 }

@@ -35,22 +35,29 @@ func (Driver) Devices() ([]accel.Device, error) {
 }
 
 // Open implements accel.Driver.
-func (Driver) Open(accel.Model, accel.Options) (accel.Instance, error) { return instance{}, nil }
+func (Driver) Open(accel.Model, accel.Options) (accel.Instance, error) { return Open(&Digits), nil }
 
-type instance struct{}
+// Open makes a model that answers zeros, of a signature whose outputs have free first
+// dimensions at most: as many rows as the first input.
+func Open(sig *tensor.Signature) accel.Instance { return &instance{sig} }
 
-func (instance) Signature() *tensor.Signature { return &Digits }
-func (instance) Close() error                 { return nil }
+type instance struct{ sig *tensor.Signature }
 
-func (instance) Bind(in, out []tensor.Tensor) (accel.Call, error) {
-	if err := accel.Check(&Digits, in, out); err != nil {
+func (m *instance) Signature() *tensor.Signature { return m.sig }
+func (m *instance) Close() error                 { return nil }
+
+func (m *instance) Bind(in, out []tensor.Tensor) (accel.Call, error) {
+	if err := accel.Check(m.sig, in, out); err != nil {
 		return nil, err
 	}
 	c := &call{out: make([]tensor.Tensor, len(out))}
 	for i, t := range out {
-		info := Digits.Outputs[i]
+		info := m.sig.Outputs[i]
 		if t.Data == nil {
-			t.Shape = append([]int64{in[0].Shape[0]}, info.Shape[1:]...)
+			t.Shape = slices.Clone(info.Shape)
+			if len(t.Shape) > 0 && t.Shape[0] < 0 {
+				t.Shape[0] = in[0].Shape[0]
+			}
 			size, _ := tensor.ByteSize(info.DType, t.Shape)
 			t.Data = make([]byte, size)
 		}

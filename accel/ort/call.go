@@ -1,7 +1,6 @@
 package ort
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -157,31 +156,6 @@ func (c *call) share(info *tensor.Info, t tensor.Tensor) (ort.Value, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tensor %q: %w", info.Name, err)
 	}
-	return v, nil
-}
-
-// strings makes a value of a Bytes tensor, filled anew before every run.
-func (c *call) strings(info *tensor.Info, t tensor.Tensor) (ort.Value, error) {
-	v, err := ort.NewStringTensor(ort.NewShape(t.Shape...))
-	if err != nil {
-		return nil, fmt.Errorf("tensor %q: %w", info.Name, err)
-	}
-	n, _ := tensor.Elements(t.Shape)
-	c.refresh = append(c.refresh, func() error {
-		texts := make([]string, 0, n)
-		for data := t.Data; len(data) >= 4; {
-			end := 4 + int(binary.LittleEndian.Uint32(data))
-			if end > len(data) {
-				return fmt.Errorf("tensor %q: the data ends within an element", info.Name)
-			}
-			texts = append(texts, string(data[4:end]))
-			data = data[end:]
-		}
-		if int64(len(texts)) != n {
-			return fmt.Errorf("tensor %q of shape %v has %d elements", info.Name, t.Shape, len(texts))
-		}
-		return v.SetContents(texts)
-	})
 	return v, nil
 }
 

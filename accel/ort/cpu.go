@@ -1,8 +1,8 @@
 // Package ort runs ONNX models with ONNX Runtime.
 //
 // It is the only package that touches the runtime's C interface, through
-// github.com/yalue/onnxruntime_go. The library is loaded when the first driver is
-// made and stays loaded until the process ends.
+// github.com/yalue/onnxruntime_go and, for strings, by itself. The library is loaded
+// when the first driver is made and stays loaded until the process ends.
 package ort
 
 import (
@@ -63,7 +63,7 @@ func load(path string) error {
 		return fmt.Errorf("%w: no ONNX Runtime library at %q; run 'sluice runtime install', or set its path", accel.ErrUnavailable, path)
 	}
 	ort.SetSharedLibraryPath(path)
-	if err := ort.InitializeEnvironment(); err != nil {
+	if err := errors.Join(ort.InitializeEnvironment(), findFunctions(path)); err != nil {
 		return fmt.Errorf("%w: %s is not an ONNX Runtime library of version 1.24 or newer; run 'sluice runtime install', or set another path (%v)", accel.ErrUnavailable, path, err)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"sluice.dev/accel/acceltest"
 	"sluice.dev/accel/ort/library"
 	"sluice.dev/accel/tensor"
+	"sluice.dev/bench/onnx"
 	"sluice.dev/bench/wide"
 )
 
@@ -148,6 +149,49 @@ func TestAMissingOrWrongLibraryIsAClearError(t *testing.T) {
 		cmd.Env = append(os.Environ(), "ORT_TEST_WRONG="+path)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v: %s", path, err, out)
+		}
+	}
+}
+
+// raw is the raw form of a Bytes tensor.
+func raw(texts ...string) (data []byte) {
+	for _, s := range texts {
+		data = append(binary.LittleEndian.AppendUint32(data, uint32(len(s))), s...)
+	}
+	return data
+}
+
+// Elements may have any bytes, zero among them.
+func TestStringsAreWhole(t *testing.T) {
+	var g onnx.Graph
+	g.Input("x", tensor.Bytes, 4)
+	g.Node("Identity", "y", "x")
+	g.Output("y", tensor.Bytes, 4)
+	path := filepath.Join(t.TempDir(), "same.onnx")
+	if err := os.WriteFile(path, g.Model("same"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := driver(t).Open(accel.Model{Name: "same", Path: path}, accel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	data := raw("a\x00b", "", "\x00", strings.Repeat("long\xff\x00", 1000), "plain", "\x00\x00", "a", "ü")
+	c := bind(t, m, []tensor.Tensor{{DType: tensor.Bytes, Shape: []int64{2, 4}, Data: data}}, []tensor.Tensor{{DType: tensor.Bytes, Shape: []int64{2, 4}}})
+	defer c.Close()
+	for range 2 {
+		if err := c.Run(); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Output(0).Data; string(got) != string(data) {
+			t.Errorf("%q came back as %q", data, got)
+		}
+		copy(data[4:], "x\x00y") // a run reads afresh
+	}
+	for first, text := range map[uint32]string{1 << 31: "ends within an element", 7: "has 7 elements and 0 bytes more, instead of 8"} {
+		binary.LittleEndian.PutUint32(data, first)
+		if err := c.Run(); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("with a first element of %d bytes, a run ended with %v", first, err)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package ort
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"unsafe"
@@ -99,18 +98,4 @@ func bytesOf[T ort.TensorData](s []T) []byte {
 		return []byte{}
 	}
 	return unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0])))
-}
-
-// texts is the raw form of a string tensor.
-func texts(v *ort.StringTensor) ([]byte, error) {
-	list, err := v.GetContents()
-	if err != nil {
-		return nil, fmt.Errorf("read strings: %w", err)
-	}
-	data := []byte{}
-	for _, s := range list {
-		data = binary.LittleEndian.AppendUint32(data, uint32(len(s)))
-		data = append(data, s...)
-	}
-	return data, nil
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"sluice.dev/bench"
+	"sluice.dev/scorer/codec/wire"
 )
 
 func TestInputsAreMadeFromMetadata(t *testing.T) {
@@ -61,14 +62,14 @@ func TestGRPCMetadata(t *testing.T) {
 		t.Fatalf("%+v, %v", in, err)
 	}
 	var raw []byte
-	err = fields(in.Message("m", "2"), func(n protowire.Number, value []byte, _ uint64) error {
-		if n == 7 {
-			raw = value
+	m := wire.Read(in.Message("m", "2"))
+	for m.Next() {
+		if m.Is(7) {
+			raw = m.Bytes
 		}
-		return nil
-	})
-	if err != nil || len(raw) != 8*64 || raw[8] != 7 {
-		t.Errorf("%v, %v", raw, err)
+	}
+	if m.Bad() || len(raw) != 8*64 || raw[8] != 7 {
+		t.Errorf("%v, %v", raw, m.Bad())
 	}
 }
 

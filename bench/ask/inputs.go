@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"sluice.dev/scorer/codec/wire"
 )
 
 // Tensor is what a model's metadata says of an input, in the Open Inference
@@ -42,76 +44,43 @@ func ParseMetadata(data []byte) (*Inputs, error) {
 // Open Inference Protocol.
 func ParseMessage(data []byte) (*Inputs, error) {
 	in := &Inputs{}
-	err := fields(data, func(number protowire.Number, value []byte, _ uint64) error {
-		if number != 4 {
-			return nil
+	m := wire.Read(data)
+	for m.Next() {
+		if !m.Is(4) {
+			continue
 		}
-		var t Tensor
-		err := fields(value, func(number protowire.Number, value []byte, v uint64) error {
-			switch number {
-			case 1:
-				t.Name = string(value)
-			case 2:
-				t.Datatype = string(value)
-			case 3:
-				t.Shape = append(t.Shape, dims(value, v)...)
-			}
-			return nil
-		})
+		t, ok := parseTensor(m.Bytes)
+		if !ok {
+			return nil, errMessage
+		}
 		in.Tensors = append(in.Tensors, t)
-		return err
-	})
-	if err != nil {
-		return nil, err
+	}
+	if m.Bad() {
+		return nil, errMessage
 	}
 	return in.fixed()
 }
 
-// dims are a packed list of numbers, or a single one.
-func dims(packed []byte, single uint64) (list []int64) {
-	if packed == nil {
-		return []int64{int64(single)}
-	}
-	for len(packed) > 0 {
-		v, n := protowire.ConsumeVarint(packed)
-		if n < 0 {
-			return list
+// parseTensor reads an input's metadata; false: that is no message.
+func parseTensor(data []byte) (t Tensor, ok bool) {
+	m := wire.Read(data)
+	for m.Next() {
+		switch m.Num {
+		case 1:
+			t.Name = string(m.Bytes)
+		case 2:
+			t.Datatype = string(m.Bytes)
+		case 3:
+			dims := m.Varints()
+			for d, more := dims.Next(); more; d, more = dims.Next() {
+				t.Shape = append(t.Shape, int64(d))
+			}
 		}
-		list, packed = append(list, int64(v)), packed[n:]
 	}
-	return list
+	return t, !m.Bad()
 }
 
 var errMessage = errors.New("the metadata is not a message of gRPC")
-
-// fields calls each with every field that is bytes or a number; value is nil for a number.
-func fields(data []byte, each func(number protowire.Number, value []byte, v uint64) error) error {
-	for len(data) > 0 {
-		number, kind, n := protowire.ConsumeTag(data)
-		if n < 0 {
-			return errMessage
-		}
-		size := protowire.ConsumeFieldValue(number, kind, data[n:])
-		if size < 0 {
-			return errMessage
-		}
-		var value []byte
-		var v uint64
-		switch kind {
-		case protowire.BytesType:
-			value, _ = protowire.ConsumeBytes(data[n:])
-		case protowire.VarintType:
-			v, _ = protowire.ConsumeVarint(data[n:])
-		default:
-			return errMessage
-		}
-		if err := each(number, value, v); err != nil {
-			return err
-		}
-		data = data[n+size:]
-	}
-	return nil
-}
 
 // fixed makes dimensions that are not fixed 1, and refuses what cannot be asked.
 func (in *Inputs) fixed() (*Inputs, error) {

@@ -161,32 +161,39 @@ func (m *bareModel) best(d time.Duration) (best float64, rows int, err error) {
 }
 
 // loop runs n rows over and over on every slot, and returns rows per second.
-func (m *bareModel) loop(n int, d time.Duration) (float64, error) {
+func (m *bareModel) loop(n int, d time.Duration) (_ float64, err error) {
+	calls := make([]accel.Call, m.slots)
+	for k := range calls {
+		if calls[k], err = m.bind(n); err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, calls[k].Close()) }()
+	}
 	var runs atomic.Int64
 	var wg sync.WaitGroup
 	errs := make([]error, m.slots)
 	began := time.Now()
 	end := began.Add(d)
-	for k := range m.slots {
-		in := make([]tensor.Tensor, len(m.inputs))
-		for i := range m.inputs {
-			one := &m.inputs[i]
-			in[i] = tensor.Tensor{DType: m.Signature().Inputs[i].DType, Shape: append([]int64{int64(n)}, one.dims...), Data: slices.Repeat(one.row(), n)}
-		}
-		call, err := m.Bind(in, make([]tensor.Tensor, len(m.Signature().Outputs)))
-		if err != nil {
-			return 0, err
-		}
+	for k, call := range calls {
 		wg.Go(func() {
 			for first := true; errs[k] == nil && (first || time.Now().Before(end)); first = false {
 				errs[k] = call.Run()
 				runs.Add(1)
 			}
-			errs[k] = errors.Join(errs[k], call.Close())
 		})
 	}
 	wg.Wait()
 	return float64(n) * float64(runs.Load()) / time.Since(began).Seconds(), errors.Join(errs...)
+}
+
+// bind prepares runs of n rows.
+func (m *bareModel) bind(n int) (accel.Call, error) {
+	in := make([]tensor.Tensor, len(m.inputs))
+	for i := range m.inputs {
+		one := &m.inputs[i]
+		in[i] = tensor.Tensor{DType: m.Signature().Inputs[i].DType, Shape: append([]int64{int64(n)}, one.dims...), Data: slices.Repeat(one.row(), n)}
+	}
+	return m.Bind(in, make([]tensor.Tensor, len(m.Signature().Outputs)))
 }
 
 // closed has callers ask again and again for d, and returns rows per second and

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"sluice.dev/bench"
+	"sluice.dev/scorer/codec/wire"
 )
 
 // Methods of the Open Inference Protocol's gRPC service.
@@ -212,21 +213,16 @@ func (c *streamConn) Receive(a *bench.Answer) error {
 }
 
 // field is the last value of a length-delimited field of a message, nil if there is
-// none.
+// none, or that is no message.
 func field(message []byte, want protowire.Number) (value []byte) {
-	for len(message) > 0 {
-		number, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return nil
+	m := wire.Read(message)
+	for m.Next() {
+		if m.Is(want) {
+			value = m.Bytes
 		}
-		size := protowire.ConsumeFieldValue(number, kind, message[n:])
-		if size < 0 {
-			return nil
-		}
-		if number == want && kind == protowire.BytesType {
-			value, _ = protowire.ConsumeBytes(message[n:])
-		}
-		message = message[n+size:]
+	}
+	if m.Bad() {
+		return nil
 	}
 	return value
 }

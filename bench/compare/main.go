@@ -31,18 +31,17 @@ var (
 	seconds     = flag.Float64("seconds", 2, "length of one measurement")
 	connections = flag.Int("connections", 32, "keep-alive connections")
 	results     = flag.String("results", "", "also write the outcome to this file, as Markdown")
-	only        = flag.String("only", "", "measure only targets whose names match this regular expression, echoes always")
+	only        = flag.String("only", "", "start and measure only targets whose names match this regular expression, such as wide, with their echoes")
 	binaries    = flag.String("bin", "bin", "folder of sluice, gateway and scorer")
 	echo        = flag.String("echo", "", "internal: serve an echo of this address")
-	echoWork    = flag.Duration("echo-work", 0, "internal: how long the echo computes")
 	echoBody    = flag.String("echo-body", "", "internal: file with the echo's answer")
+	echoModel   = flag.String("echo-model", "", "internal: the wide model, which the echo runs for every answer")
 )
 
 func main() {
 	flag.Parse()
 	if *echo != "" {
-		serveEcho()
-		return
+		log.Fatal(serveEcho())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -52,19 +51,33 @@ func main() {
 }
 
 // serveEcho is the baseline: the cheapest HTTP server that reads a request and
-// writes an answer of the same bytes as ours.
-func serveEcho() {
+// writes an answer of the same bytes as ours; with a model, one that runs it meanwhile.
+func serveEcho() error {
 	body, err := os.ReadFile(*echoBody)
 	if err != nil {
-		log.Fatal(err)
+		return err
+	}
+	run := func() error { return nil }
+	if *echoModel != "" {
+		m, err := openBare(*echoModel)
+		if err != nil {
+			return err
+		}
+		call, err := m.bind(1)
+		if err != nil {
+			return err
+		}
+		run = call.Run // for one connection
 	}
 	s := &fasthttp.Server{Name: "echo", MaxRequestBodySize: 8 << 20, Handler: func(c *fasthttp.RequestCtx) {
-		for end := time.Now().Add(*echoWork); *echoWork > 0 && time.Now().Before(end); { // computes
+		if err := run(); err != nil {
+			c.Error(err.Error(), fasthttp.StatusInternalServerError)
+			return
 		}
 		c.Response.SetBodyRaw(body)
 		c.SetContentType("application/json")
 	}}
-	log.Fatal(s.ListenAndServe(*echo))
+	return s.ListenAndServe(*echo)
 }
 
 // sample is one measurement of a target.
@@ -86,16 +99,16 @@ func compare(ctx context.Context) error {
 	}
 	p := &local.Processes{Bin: *binaries}
 	defer p.Stop()
-	targets, missing, err := start(ctx, p, dir)
+	targets, missing, err := start(ctx, p, dir, match.MatchString)
 	if err != nil {
 		return err
+	}
+	if len(targets)+len(missing) == 0 && !match.MatchString(wideName) {
+		return fmt.Errorf("-only %s: no target has such a name", *only)
 	}
 	samples := make([][]sample, len(targets))
 	for round := range *rounds {
 		for i, t := range targets {
-			if t.baseline != i && !match.MatchString(t.name) {
-				continue
-			}
 			fmt.Fprintf(os.Stderr, "\rround %d of %d: %-40s", round+1, *rounds, t.name)
 			s, err := t.measure(ctx)
 			if err != nil {
@@ -106,8 +119,14 @@ func compare(ctx context.Context) error {
 	}
 	fmt.Fprintf(os.Stderr, "\r%60s\r", "")
 	var text bytes.Buffer
-	report(&text, busy, targets, samples, missing)
-	if match.MatchString("wide") {
+	heading(&text, busy)
+	if len(targets) > 0 {
+		report(&text, targets, samples)
+	}
+	for _, m := range missing {
+		fmt.Fprintf(&text, "\nNot measured: %s\n", m)
+	}
+	if match.MatchString(wideName) {
 		p.Stop() // the runtime gets the machine for itself
 		if err := wideModel(ctx, p, dir, &text); err != nil {
 			return err
@@ -139,7 +158,7 @@ func ask(ctx context.Context, t *target, connections int, seconds float64) (*ben
 
 func micros(d time.Duration) float64 { return float64(d) / 1e3 }
 
-func median(list []sample, of func(sample) float64) float64 {
+func median[T any](list []T, of func(T) float64) float64 {
 	v := make([]float64, len(list))
 	for i, s := range list {
 		v[i] = of(s)
@@ -168,14 +187,10 @@ has a process per core, MLServer one.
 }
 
 // report writes the table: medians, and ratios to the baseline of the same bodies.
-func report(w io.Writer, busy string, targets []*target, samples [][]sample, missing []string) {
-	heading(w, busy)
+func report(w io.Writer, targets []*target, samples [][]sample) {
 	fmt.Fprintln(w, "| target | requests/s | CPU µs/request | ratio | goal | p50 µs | p99 µs | errors | version |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
 	for i, t := range targets {
-		if len(samples[i]) == 0 {
-			continue
-		}
 		errors := int64(0)
 		for _, s := range samples[i] {
 			errors += s.errors
@@ -192,8 +207,5 @@ func report(w io.Writer, busy string, targets []*target, samples [][]sample, mis
 		fmt.Fprintf(w, "| %s | %.0f | %.1f | %.2f | %s | %.0f | %.0f | %d | %s |\n", t.name,
 			median(samples[i], func(s sample) float64 { return s.rate }), median(samples[i], cpu), ratio, goal,
 			median(samples[i], func(s sample) float64 { return s.p50 }), median(samples[i], func(s sample) float64 { return s.p99 }), errors, t.version)
-	}
-	for _, m := range missing {
-		fmt.Fprintf(w, "\nNot measured: %s\n", m)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -60,14 +61,16 @@ func environment(ctx context.Context, packages []string) (bin string, err error)
 	return bin, os.WriteFile(done, nil, 0o600)
 }
 
-// pythonPeers are servers that serve the same model: what they are asked, and how they
-// are started on a port.
-var pythonPeers = []struct {
+// pythonPeer is a server that serves the same model: what it is asked, and how it is
+// started on a port.
+type pythonPeer struct {
 	name, path string
 	packages   []string
 	oip        bool // asked in the Open Inference Protocol, else in Azure ML's form
 	args       func(dir, port string) []string
-}{
+}
+
+var pythonPeers = []pythonPeer{
 	{"FastAPI, uvicorn, onnxruntime", "/score", fastAPI, false, func(_, port string) []string {
 		return []string{"uvicorn", "app:app", "--host", "127.0.0.1", "--port", port, "--workers", strconv.Itoa(runtime.NumCPU()), "--no-access-log", "--log-level", "warning"}
 	}},
@@ -77,50 +80,59 @@ var pythonPeers = []struct {
 	{"MLServer", "/v2/models/digits/infer", mlserver, true, func(dir, _ string) []string { return []string{"mlserver", "start", dir} }},
 }
 
-// python starts the servers written in Python. full is one row for the endpoint
-// digits at like, whose answers theirs must be like. What cannot be had is told in
-// missing.
-func python(ctx context.Context, p *local.Processes, dir, model, like string, full bench.Item) (list []*target, missing []string, err error) {
-	aml, err := amlTarget(ctx, like)
-	if err != nil {
-		return nil, nil, err
+const amlName = "sluice serve, digits mlp, Azure ML's form"
+
+// python starts the servers written in Python that are wanted, and what they are
+// measured beside: sluice serve in Azure ML's form. Their answers must be like its.
+func (s *starter) python(ctx context.Context) error {
+	peers := slices.DeleteFunc(slices.Clone(pythonPeers), func(p pythonPeer) bool { return !s.wanted(p.name) })
+	if len(peers) == 0 && !s.wanted(amlName) {
+		return nil
 	}
-	a, err := load.Right(ctx, client.HTTP(like, nil), &full)
-	if err != nil {
-		return nil, nil, err
+	if err := s.sluice(); err != nil {
+		return err
 	}
-	oip := full
+	aml, err := amlTarget(ctx, s.one)
+	if err != nil {
+		return err
+	}
+	oip := row("digits", "input", 64)[0]
+	a, err := load.Right(ctx, client.HTTP(s.one.address, nil), &oip)
+	if err != nil {
+		return err
+	}
 	if oip.Check, err = outputs(a.Body); err != nil {
-		return nil, nil, err
+		return err
 	}
-	list = []*target{aml}
-	for _, peer := range pythonPeers {
+	aml.baseline = len(s.list)
+	s.list = append(s.list, aml)
+	for _, peer := range peers {
 		item := aml.item
 		if peer.oip {
 			item = oip
 		}
 		_, body, _ := strings.Cut(string(item.Wire), "\r\n\r\n")
 		item.Wire = requests.Post("bench", peer.path, []string{"Content-Type: application/json"}, []byte(body))
-		t := &target{name: peer.name, version: peer.packages[0], item: item}
-		if err := t.startPython(ctx, p, dir, model, peer.packages, peer.args); err != nil {
-			missing = append(missing, fmt.Sprintf("%s: %v", peer.name, err))
+		t := &target{name: peer.name, version: peer.packages[0], item: item, baseline: aml.baseline}
+		if err := t.startPython(ctx, s.processes, s.dir, s.model, &peer); err != nil {
+			s.missing = append(s.missing, fmt.Sprintf("%s: %v", peer.name, err))
 			continue
 		}
-		list = append(list, t)
+		s.list = append(s.list, t)
 	}
-	return list, missing, nil
+	return nil
 }
 
 // amlTarget asks sluice in Azure ML's form.
-func amlTarget(ctx context.Context, address string) (*target, error) {
+func amlTarget(ctx context.Context, sluice *target) (*target, error) {
 	body, err := os.ReadFile("examples/digits/requests/aml.json")
 	if err != nil {
 		return nil, err
 	}
-	t := &target{name: "sluice serve, digits mlp, Azure ML's form", address: address}
+	t := &target{name: amlName, address: sluice.address, pids: sluice.pids}
 	t.item = bench.Item{Name: "digits, aml", Wire: requests.Post("bench", "/api/v1/service/digits/score",
 		[]string{"Content-Type: application/json", requests.Bearer(local.Key)}, body)}
-	a, err := load.Right(ctx, client.HTTP(address, nil), &t.item)
+	a, err := load.Right(ctx, client.HTTP(t.address, nil), &t.item)
 	if err != nil {
 		return nil, err
 	}
@@ -142,8 +154,8 @@ func outputs(want []byte) (func(*bench.Answer) error, error) {
 
 // startPython installs and starts a server in a folder of its own, and waits until it
 // answers right.
-func (t *target) startPython(ctx context.Context, p *local.Processes, dir, model string, packages []string, args func(dir, port string) []string) error {
-	bin, err := environment(ctx, packages)
+func (t *target) startPython(ctx context.Context, p *local.Processes, dir, model string, peer *pythonPeer) error {
+	bin, err := environment(ctx, peer.packages)
 	if err != nil {
 		return err
 	}
@@ -155,7 +167,7 @@ func (t *target) startPython(ctx context.Context, p *local.Processes, dir, model
 	if err := writeScripts(own, t.address); err != nil {
 		return err
 	}
-	line := args(own, port(t.address))
+	line := peer.args(own, port(t.address))
 	line[0] = filepath.Join(bin, line[0])
 	one, err := p.Start("env", append([]string{"-C", own, "DIGITS_MODEL=" + model, "PYTHONPATH=" + own, "PATH=" + bin + ":" + os.Getenv("PATH")}, line...)...)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"time"
 
 	"sluice.dev/bench"
 	requests "sluice.dev/bench/ask"
@@ -28,55 +28,93 @@ type target struct {
 	goal     float64
 }
 
-// start starts everything. Peers that cannot be had are told in missing.
-func start(ctx context.Context, p *local.Processes, dir string) (list []*target, missing []string, err error) {
+// starter starts the targets that are wanted, and what they are measured beside.
+type starter struct {
+	processes *local.Processes
+	dir       string
+	model     string // of the digits
+	wanted    func(name string) bool
+	one, two  *target // sluice serve; a scorer of a null model and its gateway; nil before they are needed
+	list      []*target
+	missing   []string // peers that cannot be had, with the reason
+}
+
+// start starts the targets whose names are wanted, with their echoes. Peers that
+// cannot be had are told in missing.
+func start(ctx context.Context, p *local.Processes, dir string, wanted func(name string) bool) (list []*target, missing []string, err error) {
 	model, err := filepath.Abs("examples/digits/mlp.onnx")
 	if err != nil {
 		return nil, nil, err
 	}
-	one, err := serve(p, dir, "digits", model)
-	if err != nil {
-		return nil, nil, err
-	}
-	two, err := pair(p, dir, model)
-	if err != nil {
-		return nil, nil, err
-	}
+	s := &starter{processes: p, dir: dir, model: model, wanted: wanted}
 	for i, kind := range []string{"JSON", "binary"} {
-		full, null := row("digits", "input", 64)[i], row("null", "input", 64)[i]
-		base, err := echoOf(ctx, p, dir, kind, one.address, full, 0)
-		if err != nil {
+		if err := s.kind(ctx, i, kind); err != nil {
 			return nil, nil, err
-		}
-		if null.Check, err = answer(ctx, two.address, null); err != nil {
-			return nil, nil, err
-		}
-		at := len(list)
-		list = append(list, base,
-			&target{name: "sluice serve, digits mlp, " + kind, address: one.address, item: base.item, pids: one.pids, goal: []float64{1.8, 1.5}[i]},
-			&target{name: "gateway + scorer, null, " + kind, address: two.address, item: null, pids: two.pids, goal: 1.7})
-		for _, peer := range proxies {
-			t, err := peer.start(ctx, p, dir, base.address)
-			if err != nil {
-				missing = append(missing, fmt.Sprintf("%s, %s: %v", peer.name, kind, err))
-				continue
-			}
-			t.name, t.item, t.pids = peer.name+" + echo, "+kind, base.item, append(t.pids, base.pids...)
-			list = append(list, t)
-		}
-		for _, t := range list[at:] {
-			t.baseline = at
 		}
 	}
-	peers, absent, err := python(ctx, p, dir, model, one.address, row("digits", "input", 64)[0])
+	err = s.python(ctx)
+	return s.list, s.missing, err
+}
+
+// kind starts what is asked in bodies of a kind, row's i.
+func (s *starter) kind(ctx context.Context, i int, kind string) error {
+	alone, behind := "sluice serve, digits mlp, "+kind, "gateway + scorer, null, "+kind
+	peers := slices.DeleteFunc(slices.Clone(proxies), func(p proxied) bool { return !s.wanted(p.name + " + echo, " + kind) })
+	if len(peers) == 0 && !s.wanted(alone) && !s.wanted(behind) && !s.wanted("echo, "+kind) {
+		return nil
+	}
+	if err := s.sluice(); err != nil {
+		return err
+	}
+	base, err := echoOf(ctx, s.processes, s.dir, kind, s.one.address, row("digits", "input", 64)[i])
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	peers[0].pids = one.pids
-	for _, t := range peers {
-		t.baseline = len(list)
+	at := len(s.list)
+	s.list = append(s.list, base)
+	if s.wanted(alone) {
+		s.list = append(s.list, &target{name: alone, address: s.one.address, item: base.item, pids: s.one.pids, goal: []float64{1.8, 1.5}[i]})
 	}
-	return append(list, peers...), append(missing, absent...), nil
+	if s.wanted(behind) {
+		t, err := s.pair(ctx, row("null", "input", 64)[i])
+		if err != nil {
+			return err
+		}
+		t.name, t.goal = behind, 1.7
+		s.list = append(s.list, t)
+	}
+	for _, peer := range peers {
+		t, err := peer.start(ctx, s.processes, s.dir, base.address)
+		if err != nil {
+			s.missing = append(s.missing, fmt.Sprintf("%s, %s: %v", peer.name, kind, err))
+			continue
+		}
+		t.name, t.item, t.pids = peer.name+" + echo, "+kind, base.item, append(t.pids, base.pids...)
+		s.list = append(s.list, t)
+	}
+	for _, t := range s.list[at:] {
+		t.baseline = at
+	}
+	return nil
+}
+
+// sluice starts sluice serve, once.
+func (s *starter) sluice() (err error) {
+	if s.one == nil {
+		s.one, err = serve(s.processes, s.dir, "digits", s.model)
+	}
+	return err
+}
+
+// pair is a gateway before a scorer of a null model, started once, with a request.
+func (s *starter) pair(ctx context.Context, item bench.Item) (t *target, err error) {
+	if s.two == nil {
+		if s.two, err = pair(s.processes, s.dir, s.model); err != nil {
+			return nil, err
+		}
+	}
+	item.Check, err = answer(ctx, s.two.address, item)
+	return &target{address: s.two.address, item: item, pids: s.two.pids}, err
 }
 
 // row is one row in JSON and in raw tensors.
@@ -125,9 +163,9 @@ func answer(ctx context.Context, address string, item bench.Item) (func(*bench.A
 	return requests.Same(a.Body), nil
 }
 
-// echoOf starts the baseline for a request: it answers with the bytes of like, after
-// computing for as long as work. Its item has them as the right answer.
-func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, item bench.Item, work time.Duration) (*target, error) {
+// echoOf starts the baseline for a request: it answers with the bytes of like, with
+// more flags. Its item has them as the right answer.
+func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, item bench.Item, more ...string) (*target, error) {
 	a, err := load.Right(ctx, client.HTTP(like, nil), &item)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", kind, err)
@@ -142,7 +180,7 @@ func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, ite
 		return nil, err
 	}
 	t := &target{name: "echo, " + kind, address: local.Free(), item: item}
-	one, err := p.Start(self, "-echo", t.address, "-echo-body", path, "-echo-work", work.String())
+	one, err := p.Start(self, append(more, "-echo", t.address, "-echo-body", path)...)
 	if err != nil {
 		return nil, err
 	}
@@ -150,11 +188,13 @@ func echoOf(ctx context.Context, p *local.Processes, dir, kind, like string, ite
 	return t, one.Listening(t.address)
 }
 
-// proxies are asked in front of the echo, their upstream.
-var proxies = []struct {
+// proxied is a proxy that is asked in front of the echo, its upstream.
+type proxied struct {
 	name  string
 	start func(ctx context.Context, p *local.Processes, dir, upstream string) (*target, error)
-}{{"haproxy", haproxy}, {"nginx", nginx}, {"envoy", envoy}}
+}
+
+var proxies = []proxied{{"haproxy", haproxy}, {"nginx", nginx}, {"envoy", envoy}}
 
 func haproxy(ctx context.Context, p *local.Processes, dir, upstream string) (*target, error) {
 	at := local.Free()

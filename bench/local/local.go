@@ -121,32 +121,35 @@ const patience = 60 * time.Second
 // Answers waits until ask, which asks the process something, says yes, unless the
 // process ends first.
 func (p *Process) Answers(ask func() bool) error {
-	again, late := time.NewTicker(20*time.Millisecond), time.After(patience)
-	defer again.Stop()
+	late := time.After(patience)
 	for !ask() {
 		select {
 		case <-p.gone:
 			return fmt.Errorf("%s ended: %s", p.cmd.Path, bytes.TrimSpace(p.out.Bytes()))
 		case <-late:
 			return fmt.Errorf("%s is not ready after %v", p.cmd.Path, patience)
-		case <-again.C:
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 	return nil
 }
 
+// attempt is how long one question may take: a process may accept and never answer.
+const attempt = time.Second
+
 // Listening waits until address accepts.
 func (p *Process) Listening(address string) error {
 	return p.Answers(func() bool {
-		c, err := net.Dial("tcp", address)
+		c, err := net.DialTimeout("tcp", address, attempt)
 		return err == nil && c.Close() == nil
 	})
 }
 
 // Ready waits until url answers 200.
 func (p *Process) Ready(url string) error {
+	client := &http.Client{Timeout: attempt, Transport: &http.Transport{DisableKeepAlives: true}}
 	return p.Answers(func() bool {
-		r, err := http.Get(url)
+		r, err := client.Get(url)
 		return err == nil && r.Body.Close() == nil && r.StatusCode == http.StatusOK
 	})
 }

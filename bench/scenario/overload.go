@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -13,25 +14,37 @@ import (
 	"sluice.dev/bench/wide"
 )
 
-// overload asks for more than a version can do, first with one request at a time
-// on its only slot, then with as many as batch well.
+// overload asks for more than a version can do: one request at a time on the only slot
+// of a model on the CPU, as many as batch well on a device of its own, and the same
+// on the CPU, where what refuses, what asks and what computes share the cores.
 func overload(s *stage) error {
-	path := filepath.Join(s.dir, "wide.onnx")
-	if err := wide.Write(path); err != nil {
+	wideModel, device := filepath.Join(s.dir, "wide.onnx"), filepath.Join(s.dir, "device.json")
+	if err := wide.Write(wideModel); err != nil {
 		return err
 	}
-	for _, kind := range []struct{ name, more string }{
-		{"serial", ", maxConcurrentRequestsPerContainer: 1, maxQueueWaitMs: 500"},
-		{"batched", ", maxQueueWaitMs: 500"},
+	// Far less than the cores can pass on: 3,200 rows per second.
+	if err := os.WriteFile(device, []byte(`{"times": {"1": "8ms", "32": "10ms"}}`), 0o600); err != nil {
+		return err
+	}
+	row := ask.Row{Endpoint: "batched", Input: "x", Width: wide.Inputs, Key: local.Key}
+	serial := row
+	serial.Endpoint = "serial"
+	for _, k := range []struct {
+		name, model, more string
+		item              bench.Item
+	}{
+		{"serial", wideModel, ", maxConcurrentRequestsPerContainer: 1, maxQueueWaitMs: 500", serial.Raw()},
+		{"device", device, ", accelerator: sim, maxBatchSize: 32, maxQueueWaitMs: 500", null("device", 0)},
+		{"batched", wideModel, ", maxQueueWaitMs: 500", row.Raw()},
 	} {
-		if err := s.overload(kind.name, path, kind.more); err != nil {
-			return fmt.Errorf("%s: %w", kind.name, err)
+		if err := s.overload(k.name, k.model, k.more, k.item); err != nil {
+			return fmt.Errorf("%s: %w", k.name, err)
 		}
 	}
 	return nil
 }
 
-func (s *stage) overload(name, model, more string) error {
+func (s *stage) overload(name, model, more string, item bench.Item) error {
 	file, err := local.WriteEndpoint(s.dir, name, model, more)
 	if err != nil {
 		return err
@@ -41,8 +54,7 @@ func (s *stage) overload(name, model, more string) error {
 		return err
 	}
 	defer server.Process.Kill()
-	row := ask.Row{Endpoint: name, Input: "x", Width: wide.Inputs, Key: local.Key}
-	item, pid := row.Raw(), server.Process.PID()
+	pid := server.Process.PID()
 	one, err := s.closed(server.Address, 1, pid, item)
 	if err != nil {
 		return err

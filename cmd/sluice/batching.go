@@ -89,6 +89,9 @@ func explain(out io.Writer, e *model.Explained) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "%s/%s on %s, %d runs side by side: %d rows per run at most, %.0f rows per second arrive, %d requests wait; the device worked %v for it, and %d times it paid to wait for more requests\n",
 		e.Endpoint, e.Version, e.Device, e.Slots, e.Limit, e.RowsPerSecond, e.Waiting, e.Used.Round(time.Millisecond), e.Waits)
+	if len(e.Policy) > 0 {
+		fmt.Fprintf(w, "  policy: %s\n", strings.Join(e.Policy, "; "))
+	}
 	for _, s := range e.Shapes {
 		title := "rows"
 		if len(s.Dims) > 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.dev/accel/tensor"
+	"sluice.dev/deploy/spec"
 )
 
 // Config is what a model's folder says of it. It is a scorer/model.Plan: what the
@@ -21,7 +22,8 @@ type Config struct {
 	MaxBatch    int
 	Accelerator string        // cpu or cuda; empty leaves the choice to the scorer
 	Threads     int           // of one run on a CPU; 0 is the default
-	QueueWait   time.Duration // the longest that a request may wait; 0 is not said
+	QueueWait   time.Duration // the longest that a request may wait before it is refused; 0 is not said
+	Batching    spec.Batching // as a specification would say it
 
 	file     string // of the model in a version's folder
 	policy   policy
@@ -81,6 +83,11 @@ func (o object) integer(name string) int64 {
 		return int64(min(v, math.MaxInt64))
 	}
 	return 0
+}
+
+// micros is a time in microseconds, of at most an hour.
+func (o object) micros(name string) int {
+	return int(min(o.integer(name), int64(time.Hour/time.Microsecond)))
 }
 func (o object) message(name string) object { m, _ := o[name].(object); return m }
 func (o object) list(name string) []any     { l, _ := o[name].([]any); return l }
@@ -168,18 +175,14 @@ func empty(v any) bool {
 
 // reasons say why a setting has no effect.
 var reasons = map[string]string{
-	"preferred_batch_size":         "batches are formed by what runs cost; a specification can set batching.preferredBatchSizes",
-	"max_queue_delay_microseconds": "batches are formed by what runs cost; a specification can set batching.maxQueueDelayMicroseconds",
-	"priority_levels":              "a specification can set batching.priorityLevels",
-	"default_priority_level":       "a specification can set batching.defaultPriorityLevel",
-	"timeout_action":               "a specification can set batching.timeoutAction",
-	"max_queue_size":               "a specification can set batching.maxQueueSize",
-	"rate_limiter":                 "a specification can set batching.resources",
-	"model_warmup":                 "every model is warmed up with zeros before it serves",
-	"optimization":                 "the runtime's own optimizations are always on",
-	"optional":                     "every input must be sent",
-	"gpus":                         "the first device is used",
-	"enable":                       "answers are not cached",
+	"preserve_ordering":     "an answer comes when it is ready",
+	"priority_queue_policy": "all priorities have the default_queue_policy",
+	"global":                "a resource is one device's",
+	"model_warmup":          "every model is warmed up with zeros before it serves",
+	"optimization":          "the runtime's own optimizations are always on",
+	"optional":              "every input must be sent",
+	"gpus":                  "the first device is used",
+	"enable":                "answers are not cached",
 }
 
 // tensors reads the inputs or the outputs.
@@ -255,12 +258,77 @@ func (r *reader) batching(c *Config, o object) {
 	case n == 0 && (o.has("max_batch_size") || len(c.inputs)+len(c.outputs) > 0):
 		c.MaxBatch = Unbatched
 	}
-	d := o.message("dynamic_batching")
-	if d != nil && c.MaxBatch == Unbatched {
-		r.warn("dynamic_batching", "has no effect with a max_batch_size of 0")
+	if d := o.message("dynamic_batching"); d != nil {
+		r.dynamic(c, d)
 	}
-	q := d.message("default_queue_policy")
-	c.QueueWait = time.Duration(min(q.integer("default_timeout_microseconds"), int64(time.Hour/time.Microsecond))) * time.Microsecond
+}
+
+// dynamic reads Triton's batcher.
+func (r *reader) dynamic(c *Config, d object) {
+	const at = "dynamic_batching."
+	b := &c.Batching
+	b.MaxQueueDelayMicroseconds = d.micros("max_queue_delay_microseconds")
+	for i, n := range d.integers("preferred_batch_size") {
+		if most := max(c.MaxBatch, 0); n < 1 || most > 0 && n > int64(most) {
+			r.fail(fmt.Sprintf("%spreferred_batch_size[%d]", at, i), "is %d; must be 1 or more, and at most max_batch_size, which is %d", n, most)
+		}
+		b.PreferredBatchSizes = append(b.PreferredBatchSizes, int(n))
+	}
+	slices.Sort(b.PreferredBatchSizes)
+	b.PreferredBatchSizes = slices.Compact(b.PreferredBatchSizes)
+	if c.MaxBatch == Unbatched && (b.MaxQueueDelayMicroseconds > 0 || b.PreferredBatchSizes != nil) {
+		r.warn("dynamic_batching", "forms no batches with a max_batch_size of 0")
+		b.MaxQueueDelayMicroseconds, b.PreferredBatchSizes = 0, nil
+	}
+	const mostLevels = 1 << 20
+	levels, otherwise := d.integer("priority_levels"), d.integer("default_priority_level")
+	switch {
+	case levels > mostLevels:
+		r.fail(at+"priority_levels", "is %d; must be at most %d", levels, mostLevels)
+	case otherwise > levels:
+		r.fail(at+"default_priority_level", "is %d, more than priority_levels, which is %d", otherwise, levels)
+	}
+	b.PriorityLevels, b.DefaultPriorityLevel = int(levels), int(otherwise)
+	r.queue(c, at+"default_queue_policy", d.message("default_queue_policy"))
+}
+
+// queue reads how many requests may wait, and for how long.
+func (r *reader) queue(c *Config, at string, q object) {
+	b := &c.Batching
+	b.MaxQueueSize = int(min(q.integer("max_queue_size"), math.MaxInt32))
+	b.DefaultTimeoutMicroseconds = q.micros("default_timeout_microseconds")
+	b.AllowTimeoutOverride = q["allow_timeout_override"] == true
+	if q.text("timeout_action") == "DELAY" {
+		b.TimeoutAction = spec.TimeoutDelay
+	}
+	if b.DefaultTimeoutMicroseconds > 0 {
+		if b.TimeoutAction == "" {
+			c.QueueWait = time.Duration(b.DefaultTimeoutMicroseconds) * time.Microsecond
+		}
+		return
+	}
+	if b.AllowTimeoutOverride {
+		r.warn(at+".allow_timeout_override", "has no effect without default_timeout_microseconds: a request's own timeout counts")
+	}
+}
+
+// limiter reads what a run takes of its device.
+func (r *reader) limiter(b *spec.Batching, at string, l object) {
+	if p := l.integer("priority"); p > 0 {
+		b.Share = 1 / float64(p)
+	}
+	for i, v := range l.list("resources") {
+		one, _ := v.(object)
+		s := spec.Resource{Name: one.text("name"), Count: int(min(one.integer("count"), math.MaxInt32))}
+		switch at := fmt.Sprintf("%s.resources[%d]", at, i); {
+		case s.Name == "":
+			r.fail(at, "has no name")
+		case s.Count == 0:
+			r.warn(at, "has no effect with a count of 0")
+			continue
+		}
+		b.Resources = append(b.Resources, s)
+	}
 }
 
 // instances reads which device is meant.
@@ -280,6 +348,11 @@ func (r *reader) instances(c *Config, groups []any) {
 			continue
 		}
 		c.Accelerator = accelerator
+		if l := g.message("rate_limiter"); i == 0 {
+			r.limiter(&c.Batching, at+".rate_limiter", l)
+		} else if len(l) > 0 {
+			r.warn(at+".rate_limiter", "has no effect: that of the first group counts")
+		}
 	}
 }
 

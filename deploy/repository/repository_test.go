@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice.dev/accel/tensor"
+	"sluice.dev/deploy/spec"
 )
 
 // folder makes a repository of files; what a path is mapped to is its content.
@@ -62,17 +63,28 @@ func TestEverythingThatIsWrongIsToldAtOnce(t *testing.T) {
 		"config.pbtxt:5: input[0]: has no name",
 		"config.pbtxt:5: input[0]: has a dimension of 0; must be a positive size, or -1 for any",
 		"config.pbtxt:6: version_policy: must be a message in braces")
-	f("max_batch_size: 4\ndynamic_batching {\n  preferred_batch_size: [ 4, 8 ]\n  max_queue_delay_microseconds: 100\n}\n"+
-		"instance_group [ { count: 2 kind: KIND_CPU } ]\nresponse_cache { enable: true }\noptimization { graph { level: 1 } }\nmodel_warmup { name: 'w' }", true,
-		"config.pbtxt:3: warning: dynamic_batching.preferred_batch_size: is shown to clients and has no effect: batches are formed by what runs cost; a specification can set batching.preferredBatchSizes",
-		"config.pbtxt:4: warning: dynamic_batching.max_queue_delay_microseconds: is shown to clients and has no effect: batches are formed by what runs cost; a specification can set batching.maxQueueDelayMicroseconds",
-		"config.pbtxt:6: warning: instance_group[0].count: is shown to clients and has no effect: as many runs go side by side as the device has slots (--cpu-slots)",
-		"config.pbtxt:7: warning: response_cache.enable: is shown to clients and has no effect: answers are not cached",
-		"config.pbtxt:8: warning: optimization: is shown to clients and has no effect: the runtime's own optimizations are always on",
-		"config.pbtxt:9: warning: model_warmup: is shown to clients and has no effect: every model is warmed up with zeros before it serves")
-	f("dynamic_batching { priority_levels: 2\n default_queue_policy {\n timeout_action: DELAY } }", true,
-		"config.pbtxt:1: warning: dynamic_batching.priority_levels: is shown to clients and has no effect: a specification can set batching.priorityLevels",
-		"config.pbtxt:3: warning: dynamic_batching.default_queue_policy.timeout_action: is shown to clients and has no effect: a specification can set batching.timeoutAction")
+	f("max_batch_size: 4\nresponse_cache { enable: true }\noptimization { graph { level: 1 } }\nmodel_warmup { name: 'w' }", true,
+		"config.pbtxt:2: warning: response_cache.enable: is shown to clients and has no effect: answers are not cached",
+		"config.pbtxt:3: warning: optimization: is shown to clients and has no effect: the runtime's own optimizations are always on",
+		"config.pbtxt:4: warning: model_warmup: is shown to clients and has no effect: every model is warmed up with zeros before it serves")
+	f("max_batch_size: 4\ndynamic_batching {\n preserve_ordering: true\n priority_levels: 2\n priority_queue_policy {\n key: 1 value { max_queue_size: 1 } }\n"+
+		"default_queue_policy {\n allow_timeout_override: true } }", true,
+		"config.pbtxt:3: warning: dynamic_batching.preserve_ordering: is shown to clients and has no effect: an answer comes when it is ready",
+		"config.pbtxt:5: warning: dynamic_batching.priority_queue_policy: is shown to clients and has no effect: all priorities have the default_queue_policy",
+		"config.pbtxt:8: warning: dynamic_batching.default_queue_policy.allow_timeout_override: has no effect without default_timeout_microseconds: a request's own timeout counts")
+	f("instance_group [ { count: 2\n rate_limiter { resources [ { name: 'r' global: true count: 1 }, {\n name: 'none' } ] } },\n{ rate_limiter { priority: 2 } } ]", true,
+		"config.pbtxt:1: warning: instance_group[0].count: is shown to clients and has no effect: as many runs go side by side as the device has slots (--cpu-slots)",
+		"config.pbtxt:2: warning: instance_group[0].rate_limiter.resources[0].global: is shown to clients and has no effect: a resource is one device's",
+		"config.pbtxt:2: warning: instance_group[0].rate_limiter.resources[1]: has no effect with a count of 0",
+		"config.pbtxt:4: warning: instance_group[1].rate_limiter: has no effect: that of the first group counts")
+	f("max_batch_size: 4\ndynamic_batching { preferred_batch_size: [ 2, 0,\n 5 ]\npriority_levels: 2\ndefault_priority_level: 3 }\n"+
+		"instance_group { rate_limiter { resources { count: 1 } } }", false,
+		"config.pbtxt:2: dynamic_batching.preferred_batch_size[1]: is 0; must be 1 or more, and at most max_batch_size, which is 4",
+		"config.pbtxt:3: dynamic_batching.preferred_batch_size[2]: is 5; must be 1 or more, and at most max_batch_size, which is 4",
+		"config.pbtxt:5: dynamic_batching.default_priority_level: is 3, more than priority_levels, which is 2",
+		"config.pbtxt:6: instance_group[0].rate_limiter.resources[0]: has no name")
+	f("max_batch_size: 0\ndynamic_batching { max_queue_delay_microseconds: 5 }\n", true,
+		"config.pbtxt:2: warning: dynamic_batching: forms no batches with a max_batch_size of 0")
 	f("ensemble_scheduling { step { model_name: 'a' } step { model_name: 'b' } }", false,
 		"config.pbtxt:1: ensemble_scheduling: is not supported by this server; leave it out, or serve the model elsewhere")
 	f("max_batch_size: 1\nmax_batch_size: 2", false, "config.pbtxt:2: max_batch_size: is there twice")
@@ -99,8 +111,26 @@ parameters { key: "intra_op_thread_count" value { string_value: "3" } }`)
 	if c.MaxBatch != 8 || c.Accelerator != "cpu" || c.Threads != 3 || c.QueueWait != 2500*time.Microsecond {
 		t.Errorf("%+v", c)
 	}
+	if want := (spec.Batching{DefaultTimeoutMicroseconds: 2500}); !reflect.DeepEqual(c.Batching, want) {
+		t.Errorf("batching %+v; want %+v", c.Batching, want)
+	}
 	if got := c.Labels("y"); !reflect.DeepEqual(got, []string{"zero", "one", "", "three"}) {
 		t.Errorf("labels %q", got)
+	}
+	m, findings = read(t, `
+max_batch_size: 8
+instance_group { rate_limiter { priority: 4 resources [ { name: "memory" count: 3 } ] } }
+dynamic_batching {
+  preferred_batch_size: [ 8, 4, 8 ] max_queue_delay_microseconds: 100 priority_levels: 3 default_priority_level: 2
+  default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 7200000000 allow_timeout_override: true max_queue_size: 5 }
+}`)
+	want := spec.Batching{
+		PreferredBatchSizes: []int{4, 8}, MaxQueueDelayMicroseconds: 100, PriorityLevels: 3, DefaultPriorityLevel: 2,
+		TimeoutAction: spec.TimeoutDelay, DefaultTimeoutMicroseconds: 3_600_000_000, AllowTimeoutOverride: true, MaxQueueSize: 5,
+		Share: 0.25, Resources: []spec.Resource{{Name: "memory", Count: 3}},
+	}
+	if findings != nil || !reflect.DeepEqual(m.Config.Batching, want) || m.Config.QueueWait != 0 {
+		t.Errorf("batching %+v, wait %v, %v; want %+v", m.Config.Batching, m.Config.QueueWait, findings, want)
 	}
 	f := func(config string, want int) {
 		t.Helper()

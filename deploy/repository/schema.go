@@ -66,28 +66,35 @@ ModelOutput
 ModelTensorReshape
 	shape []int64
 ModelDynamicBatching
-	preferred_batch_size []int32 kept
-	max_queue_delay_microseconds uint64 kept
+	preferred_batch_size []int32
+	max_queue_delay_microseconds uint64
 	preserve_ordering bool kept
-	priority_levels uint64 kept
-	default_priority_level uint64 kept
+	priority_levels uint64
+	default_priority_level uint64
 	default_queue_policy ModelQueuePolicy
 	priority_queue_policy map:ModelQueuePolicy kept
 ModelQueuePolicy
-	timeout_action TimeoutAction kept
+	timeout_action TimeoutAction
 	default_timeout_microseconds uint64
 	allow_timeout_override bool
-	max_queue_size uint32 kept
+	max_queue_size uint32
 ModelInstanceGroup
 	name string
 	kind Kind
 	count int32
-	rate_limiter any kept
+	rate_limiter ModelRateLimiter
 	gpus []int32 kept
 	secondary_devices []any kept
 	profile []string kept
 	passive bool kept
 	host_policy string kept
+ModelRateLimiter
+	resources []Resource
+	priority uint32
+Resource
+	name string
+	global bool kept
+	count uint32
 ModelWarmup
 	name string
 	batch_size uint32

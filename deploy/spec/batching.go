@@ -13,13 +13,13 @@ type Batching struct {
 	// How many priorities a request may have, 1 the highest. A lower one waits until it has waited a second longer per level. Default 0: none.
 	PriorityLevels int `json:"priorityLevels,omitempty" jsonschema:"minimum=0,maximum=1000,default=0"`
 
-	// The priority of a request that names none. Default the middle one.
+	// The priority of a request that names none, or one that there is not. Default the middle one.
 	DefaultPriorityLevel int `json:"defaultPriorityLevel,omitempty" jsonschema:"minimum=1,maximum=1000"`
 
-	// The longest wait for a device, of a request that sets none. Default 0: as long as its deadline allows.
+	// The longest wait for a device. Default 0: as long as the request's own timeout and its deadline allow.
 	DefaultTimeoutMicroseconds int `json:"defaultTimeoutMicroseconds,omitempty" jsonschema:"minimum=0,maximum=2147483647,default=0"`
 
-	// Whether a request may set a longer wait than that. Default false.
+	// Whether a request's own timeout counts beside that, where it is shorter. Default false.
 	AllowTimeoutOverride bool `json:"allowTimeoutOverride,omitempty"`
 
 	// What becomes of a request that waited so long: reject answers 504, delay runs it after all others. Default reject.

@@ -235,7 +235,7 @@ var headerToken = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
 var ownHeaders = map[string]bool{
 	"connection": true, "content-length": true, "content-type": true, "expect": true, "host": true, "keep-alive": true,
 	"te": true, "trailer": true, "transfer-encoding": true, "upgrade": true, "accept-encoding": true,
-	"traceparent": true, "inference-header-content-length": true, "x-request-timeout-ms": true,
+	"traceparent": true, "tracestate": true, "x-request-id": true, "inference-header-content-length": true, "x-request-timeout-ms": true,
 }
 
 func (c *check) header(path, name, value string) {

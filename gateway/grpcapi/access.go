@@ -2,7 +2,6 @@ package grpcapi
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 
 	"google.golang.org/grpc"
@@ -14,10 +13,11 @@ import (
 	"sluice.dev/scorer"
 )
 
-// begin takes a call without an answer, and says when its request began, if that may be
-// written down.
-func (s *Server) begin() (c *gateway.Call, began scorer.Instant) {
+// begin takes a call without an answer for a request with metadata h, and says when it
+// began, if that may be written down.
+func (s *Server) begin(h headers) (c *gateway.Call, began scorer.Instant) {
 	c = s.path.Call()
+	c.ID = header.AppendRequestID(c.ID, h.Peek("x-request-id"))
 	c.Response.Reset()
 	if s.config.Access.Log != nil {
 		began = scorer.Now()
@@ -26,15 +26,15 @@ func (s *Server) begin() (c *gateway.Call, began scorer.Instant) {
 }
 
 // access writes one scoring request down, of a call or of a stream, that ended with err
-// or else with c.Response. id is the one that goes back in the metadata.
-func (s *Server) access(ctx context.Context, c *gateway.Call, r *request, t target, id string, err error, began scorer.Instant) {
+// or else with c.Response.
+func (s *Server) access(ctx context.Context, c *gateway.Call, r *request, t target, err error, began scorer.Instant) {
 	reason := outcome(c, err)
 	if !s.config.Access.Wants(ours(code(reason))) {
 		return
 	}
 	h, list := headersOf(ctx), make([]slog.Attr, 0, 24)
 	method, _ := grpc.Method(ctx)
-	list = append(list, slog.String("request_id", id))
+	list = append(list, slog.String("request_id", string(c.ID)))
 	if p, ok := peer.FromContext(ctx); ok {
 		list = append(list, slog.String("remote", p.Addr.String()))
 	}
@@ -53,14 +53,10 @@ func (s *Server) access(ctx context.Context, c *gateway.Call, r *request, t targ
 
 // outcome is how a request ended.
 func outcome(c *gateway.Call, err error) scorer.Status {
-	var known *scorer.Error
-	switch {
-	case err == nil:
+	if err == nil {
 		return c.Response.Status
-	case errors.As(err, &known):
-		return known.Status
 	}
-	return scorer.Internal
+	return scorer.Known(err).Status
 }
 
 // ours reports whether a code says that our side failed, as HTTP's from 500 on do.

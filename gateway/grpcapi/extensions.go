@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"sluice.dev/gateway"
 	pb "sluice.dev/gateway/grpcapi/inferencepb"
 	"sluice.dev/gateway/triton"
 	"sluice.dev/scorer"
@@ -18,7 +19,7 @@ import (
 func asked[R any](ctx context.Context, tell func(credential []byte) (*R, error)) (*R, error) {
 	credential, err := headersOf(ctx).credential()
 	if err != nil {
-		return nil, failure(refused(err))
+		return nil, failure(gateway.Refusal(err))
 	}
 	r, err := tell(credential)
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"sluice.dev/auth"
+	"sluice.dev/gateway"
 	pb "sluice.dev/gateway/grpcapi/inferencepb"
 	"sluice.dev/gateway/triton"
 	"sluice.dev/scorer"
@@ -140,6 +142,38 @@ func TestModelsAreDescribedAndCounted(t *testing.T) {
 	wantError(t, err, codes.Unauthenticated, "no valid credential")
 	_, err = call.ModelStatistics(metadata.AppendToOutgoingContext(ctx, "authorization", key, "authorization", key), &pb.ModelStatisticsRequest{Name: "locked"})
 	wantError(t, err, codes.InvalidArgument, "more than one credential")
+}
+
+// refuses is an authenticator that refuses everybody with its error.
+type refuses struct{ err error }
+
+func (r refuses) Authenticate([]byte) (*auth.Principal, error) { return nil, r.err }
+
+// Whom scoring refuses, the other calls about a model refuse alike.
+func TestRefusalsAreAlike(t *testing.T) {
+	call, h := client(t, Config{}, identity{})
+	ctx := metadata.AppendToOutgoingContext(soon(t), "x-api-key", "some")
+	e := *h.path.Snapshot().Endpoint([]byte("e"))
+	f := func(err error, c codes.Code, text string) {
+		t.Helper()
+		e := e
+		e.Auth = refuses{err}
+		h.path.Swap(gateway.NewSnapshot(2, []*gateway.Endpoint{&e}))
+		for _, ask := range []func() error{
+			func() error { _, err := call.ModelInfer(ctx, ask("i", 1)); return err },
+			func() error { _, err := call.ModelMetadata(ctx, &pb.ModelMetadataRequest{Name: "e"}); return err },
+			func() error { _, err := call.ModelConfig(ctx, &pb.ModelConfigRequest{Name: "e"}); return err },
+			func() error { _, err := call.ModelStatistics(ctx, &pb.ModelStatisticsRequest{Name: "e"}); return err },
+		} {
+			wantError(t, ask(), c, text)
+		}
+	}
+	f(auth.ErrMissing, codes.Unauthenticated, "no valid credential; send")
+	f(auth.ErrForbidden, codes.PermissionDenied, "not for this endpoint")
+	f(&auth.Lacking{Scope: "score"}, codes.PermissionDenied, "lacks the scope 'score'")
+	f(auth.ErrBusy, codes.Unavailable, "try again later")
+	f(auth.ErrUnavailable, codes.Unavailable, "try again later")
+	f(fmt.Errorf("of another kind"), codes.Internal, "could not be checked")
 }
 
 func TestARepositoryIsManaged(t *testing.T) {

@@ -5,13 +5,15 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/tap"
 
 	"sluice.dev/auth"
 	"sluice.dev/gateway"
+	"sluice.dev/gateway/grpcapi/inferencepb"
+	"sluice.dev/gateway/grpcapi/tfservingpb"
 	"sluice.dev/gateway/header"
-	"sluice.dev/scorer"
 )
 
 // headers are a call's metadata, which is not to be modified.
@@ -19,11 +21,49 @@ type headers metadata.MD
 
 type headersKey struct{}
 
-// keepMetadata makes the metadata reachable without the copy that the library
-// otherwise hands out.
-func keepMetadata(ctx context.Context, info *tap.Info) (context.Context, error) {
-	return context.WithValue(ctx, headersKey{}, headers(info.Header)), nil
+// scoring are the methods whose caller must be known to some endpoint.
+var scoring = map[string]bool{
+	inferencepb.GRPCInferenceService_ModelInfer_FullMethodName:       true,
+	inferencepb.GRPCInferenceService_ModelStreamInfer_FullMethodName: true,
+	tfservingpb.PredictionService_Predict_FullMethodName:             true,
+	tfservingpb.PredictionService_Classify_FullMethodName:            true,
+	tfservingpb.PredictionService_Regress_FullMethodName:             true,
 }
+
+// tap sees a call before its message is received. Which endpoint it is for is in the
+// message; whom none would let in is refused now. It makes the metadata reachable
+// without the copy that the library otherwise hands out.
+func (s *Server) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	h := headers(info.Header)
+	ctx = context.WithValue(ctx, headersKey{}, h)
+	if !scoring[info.FullMethodName] {
+		return ctx, nil
+	}
+	credential, err := h.credential()
+	known := false
+	if err == nil {
+		known, err = s.path.Knows(credential)
+	}
+	if known {
+		know(ctx)
+	}
+	if err != nil {
+		err = gateway.Refusal(err)
+		c, began := s.begin(h)
+		defer s.path.Done(c)
+		s.access(grpc.NewContextWithServerTransportStream(ctx, untaken(info.FullMethodName)), c, &request{}, target{}, err, began)
+		return ctx, failure(err)
+	}
+	return ctx, nil
+}
+
+// untaken is a call that is refused before the library has one; its method.
+type untaken string
+
+func (u untaken) Method() string               { return string(u) }
+func (u untaken) SetHeader(metadata.MD) error  { return nil }
+func (u untaken) SendHeader(metadata.MD) error { return nil }
+func (u untaken) SetTrailer(metadata.MD) error { return nil }
 
 func headersOf(ctx context.Context) headers {
 	h, _ := ctx.Value(headersKey{}).(headers)
@@ -57,12 +97,6 @@ func (h headers) credential() ([]byte, error) {
 		return []byte(c), nil
 	}
 	return h.Peek("x-api-key"), nil
-}
-
-// refused is an authenticator's error as the path would tell it.
-func refused(err error) error {
-	status, message := gateway.Refuse(err)
-	return &scorer.Error{Status: status, Message: message}
 }
 
 // early is how long before a client's deadline it is answered at the latest, a tenth of

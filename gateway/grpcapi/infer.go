@@ -2,12 +2,10 @@ package grpcapi
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -54,14 +52,11 @@ const maxMessage = 4 << 10
 
 // failure is an error as a client gets it.
 func failure(err error) error {
-	var known *scorer.Error
-	if errors.As(err, &known) {
-		return status.Error(code(known.Status), strings.ToValidUTF8(known.Message[:min(len(known.Message), maxMessage)], ""))
-	}
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	return status.Error(codes.Internal, "the request could not be answered")
+	known := scorer.Known(err)
+	return status.Error(code(known.Status), strings.ToValidUTF8(known.Message[:min(len(known.Message), maxMessage)], ""))
 }
 
 // target is what a request's body says about where it goes.
@@ -116,11 +111,11 @@ func (s *Server) modelInfer(ctx context.Context, r *request) (*answer, error) {
 // call answers a unary call, and says in the metadata what served it.
 func (s *Server) call(ctx context.Context, r *request, t target, kind scorer.Kind) (*answer, error) {
 	h := headersOf(ctx)
-	c, began := s.begin()
+	c, began := s.begin(h)
 	defer s.path.Done(c)
 	err := s.score(ctx, c, r, h, t, kind)
-	md := about(c, h)
-	s.access(ctx, c, r, t, md["x-request-id"][0], err, began)
+	md := about(c)
+	s.access(ctx, c, r, t, err, began)
 	if err != nil {
 		return nil, err
 	}
@@ -129,8 +124,7 @@ func (s *Server) call(ctx context.Context, r *request, t target, kind scorer.Kin
 	}
 	if c.Response.Status != scorer.OK {
 		if c.RetryIn > 0 {
-			seconds := strconv.FormatInt(int64((c.RetryIn+time.Second-1)/time.Second), 10)
-			_ = grpc.SetTrailer(ctx, metadata.Pairs("retry-after", seconds)) // the stream is there
+			_ = grpc.SetTrailer(ctx, metadata.Pairs("retry-after", strconv.FormatInt(c.RetrySeconds(), 10))) // the stream is there
 		}
 		return nil, &scorer.Error{Status: c.Response.Status, Message: string(c.Response.Body)}
 	}
@@ -151,10 +145,10 @@ func (s *Server) score(ctx context.Context, c *gateway.Call, r *request, h heade
 		c.Pin = h.Peek("azureml-model-deployment")
 	}
 	if c.Credential, err = h.credential(); err != nil {
-		return refused(err)
+		return gateway.Refusal(err)
 	}
 	c.Timeout, c.Headers = timeout(ctx), h
-	c.SetTrace(header.Trace(h.Peek("traceparent")))
+	c.SetTrace(header.Trace(h.Peek("traceparent")), header.State([]byte(strings.Join(h["tracestate"], ","))))
 	c.SetPriority(h.Peek("x-sluice-priority"))
 	c.SetCopy(h.Peek("x-sluice-mirror"))
 	c.SetBody(kind, 0, r.body)
@@ -188,13 +182,9 @@ func (s *Server) recovering(ctx context.Context, req any, _ *grpc.UnaryServerInf
 }
 
 // about is the metadata of an answer: the request's id, and what served it.
-func about(c *gateway.Call, h headers) metadata.MD {
+func about(c *gateway.Call) metadata.MD {
 	md := make(metadata.MD, 6)
-	id := h.get("x-request-id")
-	if id == "" {
-		id = string(header.AppendID(make([]byte, 0, 36)))
-	}
-	md["x-request-id"] = []string{id}
+	md["x-request-id"] = []string{string(c.ID)}
 	if v := c.Version; v != nil {
 		tags := v.Tags()
 		name := []string{string(tags.Name)}

@@ -84,7 +84,7 @@ func (s *Server) find(ctx context.Context, name, version string) (*gateway.Endpo
 		_, err = e.Auth.Authenticate(credential)
 	}
 	if err != nil {
-		return nil, nil, refused(err)
+		return nil, nil, gateway.Refusal(err)
 	}
 	if version == "" {
 		return e, e.Versions, nil

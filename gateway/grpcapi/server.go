@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -31,6 +32,7 @@ import (
 // Config of a Server. The zero value is the default.
 type Config struct {
 	MaxBody        int           // bytes of a message, in both directions and uncompressed; 0 means 100 MiB
+	MaxReceiving   int64         // bytes of messages that have not come to their end, in sum; 0 means 1 GiB
 	MaxHeader      uint32        // bytes of a call's metadata; 0 means 16 KiB
 	MaxConnections int           // at a time; 0 means 65,536
 	MaxStreams     uint32        // calls of a connection at a time; 0 means 1,024
@@ -45,6 +47,7 @@ type Config struct {
 
 func (c *Config) setDefaults() {
 	c.MaxBody = cmp.Or(c.MaxBody, 100<<20)
+	c.MaxReceiving = cmp.Or(c.MaxReceiving, 1<<30)
 	c.MaxHeader = cmp.Or(c.MaxHeader, 16<<10)
 	c.MaxConnections = cmp.Or(c.MaxConnections, 64<<10)
 	c.MaxStreams = cmp.Or(c.MaxStreams, 1<<10)
@@ -64,11 +67,20 @@ const (
 // grow a stack of their own. When all are busy, a call gets a goroutine.
 const workers = 64
 
+// Windows of flow control, in bytes: what a client may send of a call that nobody reads.
+// A message that is being read has its length. What a connection may send does not
+// count, since its calls' windows do.
+const (
+	callWindow = 64 << 10
+	connWindow = 16 << 20
+)
+
 // Server serves one path over gRPC.
 type Server struct {
-	config Config
-	path   *gateway.Path
-	grpc   *grpc.Server
+	config   Config
+	path     *gateway.Path
+	grpc     *grpc.Server
+	receipts *receipts
 
 	drain     chan struct{} // closed when the server is no longer ready
 	drainOnce sync.Once
@@ -82,7 +94,7 @@ func New(p *gateway.Path, c Config) *Server {
 	if c.Triton == nil {
 		c.Triton = triton.New(triton.Config{Path: p})
 	}
-	s := &Server{config: c, path: p, drain: make(chan struct{}), stop: make(chan struct{})}
+	s := &Server{config: c, path: p, receipts: &receipts{most: c.MaxReceiving, conns: map[*receipt]struct{}{}}, drain: make(chan struct{}), stop: make(chan struct{})}
 	s.grpc = grpc.NewServer(s.options()...)
 	s.grpc.RegisterService(s.inferenceService(), inferenceServer{s: s})
 	s.grpc.RegisterService(s.predictionService(), predictionServer{s: s})
@@ -93,31 +105,33 @@ func New(p *gateway.Path, c Config) *Server {
 }
 
 func (s *Server) options() []grpc.ServerOption {
-	c := &s.config
-	options := []grpc.ServerOption{
+	c, secure := &s.config, insecure.NewCredentials()
+	if c.TLS != nil {
+		secure = credentials.NewTLS(c.TLS)
+	}
+	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(bytesCodec{}),
-		grpc.InTapHandle(keepMetadata),
+		grpc.Creds(counted{secure, s.receipts}),
+		grpc.InTapHandle(s.tap),
 		grpc.UnaryInterceptor(s.recovering),
 		grpc.MaxRecvMsgSize(c.MaxBody),
 		grpc.MaxSendMsgSize(c.MaxBody),
 		grpc.MaxHeaderListSize(c.MaxHeader),
 		grpc.MaxConcurrentStreams(c.MaxStreams),
+		grpc.StaticStreamWindowSize(callWindow),
+		grpc.StaticConnWindowSize(connWindow),
 		grpc.NumStreamWorkers(workers),
 		grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: c.IdleTimeout, Time: pingClients, Timeout: pingPatience}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsAtLeast, PermitWithoutStream: true}),
 	}
-	if c.TLS != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS)))
-	}
-	return options
 }
 
-// scoring are the methods of a service that score, by name.
-type scoring map[string]func(context.Context, *request) (*answer, error)
+// handlers are the methods of a service that score, by name.
+type handlers map[string]func(context.Context, *request) (*answer, error)
 
 // unread is a generated service, but for methods: their bodies go through unread.
-func unread(d grpc.ServiceDesc, methods scoring) *grpc.ServiceDesc {
+func unread(d grpc.ServiceDesc, methods handlers) *grpc.ServiceDesc {
 	d.Methods = slices.Clone(d.Methods)
 	for i := range d.Methods {
 		if handle, ok := methods[d.Methods[i].MethodName]; ok {
@@ -131,7 +145,7 @@ func unread(d grpc.ServiceDesc, methods scoring) *grpc.ServiceDesc {
 
 // inferenceService is the Open Inference Protocol.
 func (s *Server) inferenceService() *grpc.ServiceDesc {
-	d := unread(inferencepb.GRPCInferenceService_ServiceDesc, scoring{"ModelInfer": s.modelInfer})
+	d := unread(inferencepb.GRPCInferenceService_ServiceDesc, handlers{"ModelInfer": s.modelInfer})
 	d.Streams = []grpc.StreamDesc{{
 		StreamName: "ModelStreamInfer", ServerStreams: true, ClientStreams: true,
 		Handler: func(_ any, stream grpc.ServerStream) error { return s.modelStreamInfer(stream) },

@@ -210,6 +210,34 @@ func TestInferSaysWhatServedIt(t *testing.T) {
 	}
 }
 
+// The scorer gets the trace of a request, and the id that its answer has.
+func TestScorersKnowARequestByItsNames(t *testing.T) {
+	var trace scorer.Trace
+	var state, id string
+	call, _ := client(t, Config{}, identity{before: func(req *scorer.Request, _ *scorer.Response) bool {
+		trace, state, id = req.Trace, string(req.State), string(req.ID)
+		return true
+	}})
+	f := func(wantState, wantID string, pairs ...string) {
+		t.Helper()
+		var h metadata.MD
+		ctx := metadata.AppendToOutgoingContext(soon(t), pairs...)
+		if _, err := call.ModelInfer(ctx, ask("", 1), grpc.Header(&h)); err != nil {
+			t.Fatal(err)
+		}
+		if given := h.Get("x-request-id"); len(given) != 1 || given[0] != id || wantID != "" && id != wantID || wantID == "" && len(id) != 36 {
+			t.Errorf("%q: the scorer knows it as %q, its client as %q; want %q", pairs, id, given, wantID)
+		}
+		if state != wantState || (trace != scorer.Trace{}) != (wantState != "") {
+			t.Errorf("%q: trace %v, state %q; want %q", pairs, trace, state, wantState)
+		}
+	}
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	f("", "")
+	f("a=b,c=d", "17", "x-request-id", "17", "traceparent", parent, "tracestate", "a=b", "tracestate", "c=d")
+	f("", "", "tracestate", "a=b")
+}
+
 func TestAVersionIsPinnedByNameOrByMetadata(t *testing.T) {
 	call, _ := client(t, Config{}, identity{})
 	f := func(version, deployment, want, reason string) {

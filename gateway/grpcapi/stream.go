@@ -127,7 +127,7 @@ func (t *stream) answer() {
 // which receive notices.
 func (t *stream) one(r *request) {
 	defer r.free()
-	c, began := t.s.begin()
+	c, began := t.s.begin(t.headers)
 	defer t.s.path.Done(c)
 	names, err := scan(r.body)
 	if err == nil {
@@ -136,7 +136,7 @@ func (t *stream) one(r *request) {
 	if err == nil && c.Response.Status != scorer.OK {
 		err = &scorer.Error{Status: c.Response.Status, Message: string(c.Response.Body)}
 	}
-	t.s.access(t.grpc.Context(), c, r, names, t.headers.get("x-request-id"), err, began)
+	t.s.access(t.grpc.Context(), c, r, names, err, began)
 	if err != nil && t.strict {
 		select {
 		case t.failed <- failure(err):

@@ -24,7 +24,7 @@ import (
 
 // predictionService is TF Serving's.
 func (s *Server) predictionService() *grpc.ServiceDesc {
-	return unread(tfservingpb.PredictionService_ServiceDesc, scoring{
+	return unread(tfservingpb.PredictionService_ServiceDesc, handlers{
 		"Predict": s.predict(scorer.TFServing), "Classify": s.predict(scorer.TFClassify), "Regress": s.predict(scorer.TFRegress),
 	})
 }

@@ -3,6 +3,7 @@
 package header
 
 import (
+	"bytes"
 	"encoding/hex"
 	"math/rand/v2"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // MaxID is the longest request id in bytes that is taken.
-const MaxID = 100
+const MaxID = scorer.MaxID
 
 // Bearer is the credential of an Authorization header: with the scheme Bearer,
 // or bare, as Azure ML's gRPC clients send it.
@@ -83,6 +84,38 @@ func AppendTrace(dst []byte, t *scorer.Trace) []byte {
 	dst = hex.AppendEncode(append(dst, "00-"...), t.TraceID[:])
 	dst = hex.AppendEncode(append(dst, '-'), t.SpanID[:])
 	return hex.AppendEncode(append(dst, '-'), []byte{t.Flags})
+}
+
+// plain reports whether v may stand in a header of any protocol: printable ASCII.
+func plain(v []byte) bool {
+	for _, c := range v {
+		if c < ' ' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// State is the W3C header tracestate, or as many of its entries as may go on, the latest
+// of which come first; nothing if it is none.
+// Source: https://www.w3.org/TR/trace-context/#tracestate-limits
+func State(v []byte) []byte {
+	if len(v) > scorer.MaxState {
+		v = v[:max(bytes.LastIndexByte(v[:scorer.MaxState+1], ','), 0)]
+	}
+	if !plain(v) {
+		return nil
+	}
+	return v
+}
+
+// AppendRequestID appends the id that a request brought, or a new one where that is
+// none.
+func AppendRequestID(dst, brought []byte) []byte {
+	if len(brought) == 0 || len(brought) > MaxID || !plain(brought) {
+		return AppendID(dst)
+	}
+	return append(dst, brought...)
 }
 
 // AppendID appends a new request id, a random UUID.

@@ -39,6 +39,31 @@ func TestTraceparent(t *testing.T) {
 	}
 }
 
+func TestTracestateIsBounded(t *testing.T) {
+	entry := strings.Repeat("k=v,", 127) // 508 bytes
+	for in, want := range map[string]string{
+		"": "", "a=b": "a=b", "a=b, c=d": "a=b, c=d", entry + "a=bc": entry + "a=bc", entry + "a=bcd": strings.TrimSuffix(entry, ","),
+		entry + "c=d,e=f": entry + "c=d", strings.Repeat("x", 513): "", "a=\x01": "", "a=ü": "", "a=b\r\nx: y": "",
+	} {
+		if got := State([]byte(in)); string(got) != want {
+			t.Errorf("State(%q) = %q; want %q", in, got, want)
+		}
+	}
+}
+
+func TestAnIDThatCannotGoOnIsReplaced(t *testing.T) {
+	for _, good := range []string{"17", strings.Repeat("x", MaxID), "a b"} {
+		if got := AppendRequestID([]byte("before"), []byte(good)); string(got) != "before"+good {
+			t.Errorf("%q became %q", good, got)
+		}
+	}
+	for _, bad := range []string{"", strings.Repeat("x", MaxID+1), "ü", "a\tb", "a\r\nx: y"} {
+		if got := AppendRequestID(nil, []byte(bad)); len(got) != 36 {
+			t.Errorf("%q became %q", bad, got)
+		}
+	}
+}
+
 func TestIDsAreUUIDs(t *testing.T) {
 	a, b := AppendID(nil), AppendID(nil)
 	if bytes.Equal(a, b) || len(a) != 36 || a[14] != '4' || !bytes.ContainsRune([]byte("89ab"), rune(a[19])) {

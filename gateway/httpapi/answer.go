@@ -72,7 +72,7 @@ func code(s scorer.Status) int {
 // answer writes a call's answer.
 func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t target) {
 	r, out := &c.Response, &ctx.Response
-	identify(out, h)
+	identify(out, h, c.ID)
 	if c.Endpoint != nil && c.Endpoint.CORS != nil {
 		share(out, c.Endpoint.CORS, h.origin)
 	}
@@ -108,14 +108,8 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t
 	}
 }
 
-// identify gives the request's ids back, and the trace that it belongs to; a
-// request without an id gets one.
-func identify(out *fasthttp.Response, h *headers) {
-	var fresh [36]byte
-	id := h.requestID
-	if len(id) == 0 || len(id) > header.MaxID {
-		id = header.AppendID(fresh[:0])
-	}
+// identify gives the request's ids back, and the trace that it belongs to.
+func identify(out *fasthttp.Response, h *headers, id []byte) {
 	out.Header.SetCanonical(keyRequest, id)
 	if len(h.traceID) > 0 && len(h.traceID) <= header.MaxID {
 		out.Header.SetCanonical(keyTraceID, h.traceID)
@@ -174,7 +168,7 @@ func (s *Server) fail(ctx *fasthttp.RequestCtx, c *gateway.Call, o op) {
 	hint(out, r.Status)
 	challenge(out, c.Refusal)
 	if c.RetryIn > 0 {
-		out.Header.SetCanonical(keyRetryAfter, strconv.AppendInt(nil, int64((c.RetryIn+time.Second-1)/time.Second), 10))
+		out.Header.SetCanonical(keyRetryAfter, strconv.AppendInt(nil, c.RetrySeconds(), 10))
 	}
 	body := out.SwapBody(nil)[:0]
 	if o == opScore {

@@ -25,7 +25,7 @@ func TestRefusalsTellWhatToDo(t *testing.T) {
 	f := func(err error, status int, challenge, text string, credentials ...string) {
 		t.Helper()
 		server.path.Swap(gateway.NewSnapshot(2, []*gateway.Endpoint{{Name: "e", Auth: refuses{err}, Split: s.Split, Versions: s.Versions}}))
-		for _, route := range []string{"POST /api/v1/service/e/score", "POST /v2/models/e/infer", "GET /v2/models/e"} {
+		for _, route := range []string{"POST /api/v1/service/e/score", "POST /v2/models/e/infer", "GET /v2/models/e", "GET /v2/models/e/config", "GET /v2/models/e/stats"} {
 			method, path, _ := strings.Cut(route, " ")
 			req, err := http.NewRequest(method, "http://"+address+path, nil)
 			if err != nil {

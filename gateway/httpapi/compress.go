@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -154,7 +155,7 @@ func compress(ctx *fasthttp.RequestCtx) {
 		return // by whoever gave the answer
 	}
 	varies(out, keyAccept)
-	name := negotiate(ctx.Request.Header.PeekBytes(keyAccept))
+	name := negotiate(ctx.Request.Header.PeekAll("Accept-Encoding"))
 	if name == "" {
 		return
 	}
@@ -171,30 +172,38 @@ func compress(ctx *fasthttp.RequestCtx) {
 	out.SetBody(small.Bytes())
 }
 
-// negotiate is the coding that a client would have most, by its Accept-Encoding;
-// empty for none. Of equals the first that the client names is taken.
+// negotiate is the coding that a client would have most, by the lines of its
+// Accept-Encoding; empty for none. What it names counts for itself, "*" for all
+// else. Of equals the first that it names is taken. Who refuses the plain answer and
+// all else gets it: the work is done by then.
 // Source: https://www.rfc-editor.org/rfc/rfc9110#name-accept-encoding
-func negotiate(accept []byte) (best string) {
-	quality, plain := 0, 1
-	for part := range bytes.SplitSeq(accept, []byte(",")) {
-		name, q := weighed(part)
-		if q < 0 {
-			continue
-		}
-		if name == "identity" {
-			plain = q
-		}
-		if name == "*" {
-			name = encodings[0]
-			if bytes.Contains(accept, []byte(name)) {
-				continue // it is named beside
+func negotiate(lines [][]byte) (best string) {
+	var named [len(encodings)]bool
+	quality, plain, others := 0, -1, -1 // -1: not told
+	for _, line := range lines {
+		for part := range bytes.SplitSeq(line, []byte(",")) {
+			name, q := weighed(part)
+			switch i := slices.Index(encodings[:], name); {
+			case q < 0: // not a weight
+			case name == "*":
+				others = max(others, q)
+			case name == "identity":
+				plain = max(plain, q)
+			case i >= 0:
+				named[i] = true
+				if q > quality {
+					best, quality = name, q
+				}
 			}
 		}
-		for _, known := range encodings {
-			if name == known && q > quality {
-				best, quality = known, q
-			}
+	}
+	for i, name := range encodings {
+		if !named[i] && others > quality {
+			best, quality = name, others
 		}
+	}
+	if plain < 0 {
+		plain = others
 	}
 	if quality < plain {
 		return ""

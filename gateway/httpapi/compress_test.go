@@ -146,36 +146,78 @@ func TestAnswersAreCompressedAsTheClientAsks(t *testing.T) {
 	f("br", long, "")
 	f("identity", long, "")
 	f("gzip;q=0.2, deflate;q=0.8, br", long, "deflate")
+	f("*, GZIP;q=0", long, "deflate")
+	f("identity;q=0", long, "")
 }
 
 func TestNegotiate(t *testing.T) {
 	f := func(accept, want string) {
 		t.Helper()
-		if got := negotiate([]byte(accept)); got != want {
+		if got := negotiate(headerLines(accept)); got != want {
 			t.Errorf("%q: %q; want %q", accept, got, want)
 		}
 	}
 	f("", "")
 	f("gzip, deflate", "gzip")
 	f("deflate, gzip", "deflate")
+	f("deflate\ngzip;q=0.5", "deflate")
+	f("br\nzstd", "zstd")
 	f("GZip", "gzip")
 	f("gzip;q=0", "")
 	f("gzip; q=0.5 , zstd;Q=0.9", "zstd")
-	f("*", "gzip")
-	f("*;q=0.5, gzip;q=0", "")
-	f("identity;q=1, gzip;q=0.5", "")
-	f("identity;q=0, gzip;q=0.5", "gzip")
 	f("gzip;q=2, deflate;q=x", "")
 	f(";;,q=1,gzip;level=1", "")
+
+	f("*", "gzip")
+	f("*;q=0", "")
+	f("*, gzip;q=0", "deflate")
+	f("*, GZIP;q=0", "deflate")
+	f("*\nGZIP;q=0", "deflate")
+	f("*;q=0.5, gzip;q=0, deflate;Q=0.0, Zstd;q=0.000", "")
+	f("deflate;q=0.2, *;q=0.8", "gzip")
+	f("*;q=0.2, deflate;q=0.8", "deflate")
+	f("*;q=0.5, zstd;q=0.5", "zstd")
+	f("*;q=0, zstd;q=0.1", "zstd")
+
+	f("identity;q=1, gzip;q=0.5", "")
+	f("identity;q=0.5, gzip;q=0.5", "gzip")
+	f("identity;q=0, gzip;q=0.5", "gzip")
+	f("IDENTITY, *;q=0.5", "")
+	f("gzip;q=0.1, deflate;q=0.1, zstd;q=0.1, *;q=0.5", "") // identity is among "*"
+	f("identity;q=0", "")                                   // nothing would do
+	f("*;q=0, br", "")
 }
 
+// headerLines are the values of a header that comes several times.
+func headerLines(text string) [][]byte { return bytes.Split([]byte(text), []byte("\n")) }
+
+// What is taken is named, or "*" is and it is not refused by name; and nothing else
+// that the client would have is wanted more.
 func FuzzNegotiate(f *testing.F) {
-	for _, seed := range []string{"", "gzip, deflate;q=0.5", "*;q=0.1,identity;q=0", "gzip;q=NaN", ",;,"} {
+	for _, seed := range []string{"", "gzip, deflate;q=0.5", "*;q=0.1,identity;q=0", "*, GZIP;q=0", "gzip\n*;q=0", "gzip;q=NaN", "gzip;q=0,gzip", ",;,"} {
 		f.Add([]byte(seed))
 	}
-	f.Fuzz(func(t *testing.T, accept []byte) {
-		if got := negotiate(accept); got != "" && encoders[got] == nil {
-			t.Errorf("%q: %q", accept, got)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		got := negotiate(headerLines(string(text)))
+		weights := map[string]int{}
+		for _, part := range bytes.FieldsFunc(text, func(r rune) bool { return r == ',' || r == '\n' }) {
+			if name, q := weighed(part); q >= 0 {
+				weights[name] = max(weights[name], q)
+			}
+		}
+		weight := func(name string) int {
+			if q, ok := weights[name]; ok {
+				return q
+			}
+			return weights["*"]
+		}
+		if got != "" && (encoders[got] == nil || weight(got) == 0) {
+			t.Fatalf("%q: %q", text, got)
+		}
+		for _, name := range encodings {
+			if got != "" && weight(name) > weight(got) || got == "" && weight(name) > weight("identity") {
+				t.Errorf("%q: %q rather than %q", text, got, name)
+			}
 		}
 	})
 }

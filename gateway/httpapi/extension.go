@@ -127,8 +127,7 @@ func (s *Server) extend(ctx *fasthttp.RequestCtx, t target, e extension) {
 		ctx.Response.Header.Set("Allow", e.allow())
 		err = scorer.Errorf(scorer.MethodNotAllowed, "Method Not Allowed")
 	case h.several:
-		status, message := gateway.Refuse(auth.ErrSeveral)
-		err = scorer.Errorf(status, "%s", message)
+		err = gateway.Refusal(auth.ErrSeveral)
 	case !named || !versioned:
 		err = scorer.Errorf(scorer.InvalidArgument, "the path has a name that is not properly percent-encoded")
 	case length > maxManagement || len(r.body) > maxManagement:
@@ -149,16 +148,11 @@ func (s *Server) extend(ctx *fasthttp.RequestCtx, t target, e extension) {
 	}
 }
 
-// refuseWith answers with an error of an extension.
+// refuseWith answers a request that does not score with an error.
 func (s *Server) refuseWith(ctx *fasthttp.RequestCtx, err error) {
-	known := (*scorer.Error)(nil)
-	if !errors.As(err, &known) {
-		known = scorer.Errorf(scorer.Internal, "the request could not be answered")
-	}
+	known := scorer.Known(err)
 	hint(&ctx.Response, known.Status)
-	if known.Status == scorer.Unauthenticated {
-		challenge(&ctx.Response, auth.ErrMissing) // what was wrong with the credential is not told here
-	}
+	challenge(&ctx.Response, err)
 	reply(ctx, code(known.Status), map[string]string{"error": known.Message})
 }
 

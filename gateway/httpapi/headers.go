@@ -26,7 +26,8 @@ type headers struct {
 	priority   []byte
 	mirror     []byte
 	trace      scorer.Trace
-	encoded    bool // the body is compressed
+	state      []byte // tracestate, all of its lines
+	encoded    bool   // the body is compressed
 }
 
 // read takes them in one pass. Later ones of a name win, but for the credential:
@@ -69,6 +70,11 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 			h.traceID = v
 		case "Traceparent":
 			h.trace = header.Trace(v)
+		case "Tracestate":
+			if len(h.state) > 0 {
+				v = append(append(h.state[:len(h.state):len(h.state)], ','), v...)
+			}
+			h.state = v
 		case "Content-Encoding":
 			h.encoded = len(v) > 0 && string(v) != "identity"
 		}

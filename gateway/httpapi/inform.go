@@ -108,10 +108,7 @@ func (s *Server) allowed(ctx *fasthttp.RequestCtx, e *gateway.Endpoint, h *heade
 	if err == nil {
 		return true
 	}
-	status, message := gateway.Refuse(err)
-	hint(&ctx.Response, status)
-	challenge(&ctx.Response, err)
-	reply(ctx, code(status), map[string]string{"error": message})
+	s.refuseWith(ctx, gateway.Refusal(err))
 	return false
 }
 

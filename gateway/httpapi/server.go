@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -214,7 +215,7 @@ func allow(o op) string {
 // recovered answers a request that met a bug, and keeps the process serving.
 func (s *Server) recovered(ctx *fasthttp.RequestCtx) {
 	if r := recover(); r != nil {
-		s.config.Log.Error("request failed by a bug", "panic", fmt.Sprint(r))
+		s.config.Log.Error("request failed by a bug", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 		ctx.Response.Reset()
 		s.refuse(ctx, fasthttp.StatusInternalServerError, "the request could not be answered")
 	}
@@ -236,6 +237,7 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 		defer s.large.leave(&ctx.Request.Header)
 	}
 	c := s.path.Call()
+	c.ID = header.AppendRequestID(c.ID, h.requestID)
 	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
 		c.Response.Fail(status, message)
 	} else {
@@ -267,7 +269,7 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 		c.Pin = h.pin
 	}
 	c.Credential, c.Timeout, c.Headers = h.credential, h.timeout, &ctx.Request.Header
-	c.SetTrace(h.trace)
+	c.SetTrace(h.trace, header.State(h.state))
 	c.SetPriority(h.priority)
 	c.SetCopy(h.mirror)
 	if ctx.IsGet() {

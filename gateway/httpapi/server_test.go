@@ -275,6 +275,65 @@ func TestRequestsAreWrittenDown(t *testing.T) {
 	}
 }
 
+// said is a scorer that keeps what a request said of itself.
+type said struct {
+	trace     scorer.Trace
+	state, id string
+}
+
+func (s *said) Score(req *scorer.Request, _ *scorer.Response) {
+	*s = said{req.Trace, string(req.State), string(req.ID)}
+}
+
+// The scorer gets the trace of a request, and the id that its answer has.
+func TestScorersKnowARequestByItsNames(t *testing.T) {
+	address, server := serve(t, Config{})
+	s := &said{}
+	server.path.Snapshot().Endpoints()["e"].Versions[0].Pool.SetReplicas([]gateway.Offered{{Scorer: s, Offer: scorer.Offer{Window: 1}}})
+	const trace = "Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
+	f := func(headers, id, state string) {
+		t.Helper()
+		*s = said{}
+		c := connect(t, address)
+		if _, err := c.Write([]byte(score + headers + "Content-Length: 3\r\n\r\nabc")); err != nil {
+			t.Fatal(err)
+		}
+		_, h, _, err := readStrictly(bufio.NewReader(c), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if given := h.Get("X-Request-Id"); s.id != given || id != "" && given != id || id == "" && len(given) != 36 {
+			t.Errorf("%q: the scorer knows it as %q, its client as %q; want %q", headers, s.id, given, id)
+		}
+		if s.state != state || (s.trace != scorer.Trace{}) != strings.HasPrefix(headers, trace) {
+			t.Errorf("%q: trace %v, state %q; want %q", headers, s.trace, s.state, state)
+		}
+	}
+	f("", "", "")
+	f(trace+"X-Request-Id: 17\r\nTracestate: a=b\r\n", "17", "a=b")
+	f(trace+"Tracestate: a=b\r\nX-Ms-Client-Request-Id: mine\r\nTracestate: c=d\r\n", "", "a=b,c=d")
+	f(trace+"Tracestate: "+strings.Repeat("x", 600)+"\r\nX-Request-Id: \xfc\r\n", "", "")
+	f("Tracestate: a=b\r\n", "", "")
+}
+
+// broken is a scorer with a bug.
+type broken struct{}
+
+func (broken) Score(*scorer.Request, *scorer.Response) { panic("a bug") }
+
+func TestABugIsAnsweredAndWrittenDownWithItsStack(t *testing.T) {
+	var out bytes.Buffer
+	address, server := serve(t, Config{Log: slog.New(slog.NewTextHandler(&out, nil))})
+	server.path.Snapshot().Endpoints()["e"].Versions[0].Pool.SetReplicas([]gateway.Offered{{Scorer: broken{}, Offer: scorer.Offer{Window: 1}}})
+	statuses, bodies, _ := talk(t, address, score+"Content-Length: 3\r\n\r\nabc", 1, silence)
+	if len(statuses) != 1 || statuses[0] != 500 || strings.Contains(bodies[0], "bug") {
+		t.Errorf("answered %v %q", statuses, bodies)
+	}
+	if said := out.String(); !strings.Contains(said, `panic="a bug"`) || !strings.Contains(said, "broken.Score") {
+		t.Errorf("written: %s", said)
+	}
+}
+
 func TestSlowRequestsEndInTime(t *testing.T) {
 	address := listen(t, Config{ReadTimeout: 50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond})
 	for _, sent := range []string{"POST /api", score, score + "Content-Length: 3\r\n\r\nab"} {

@@ -8,9 +8,11 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 
+	"sluice.dev/auth"
 	"sluice.dev/gateway"
 	"sluice.dev/scorer"
 )
@@ -101,7 +103,8 @@ func (x *Extensions) Manage(credential []byte, page bool) error {
 	case x.config.Key == "":
 		return errorf(scorer.PermissionDenied, "This API is restricted: start the server with --management and call with its key, or, in a network that is trusted, with --open-management")
 	}
-	return errorf(scorer.Unauthenticated, "This API is restricted: send the management key as 'Authorization: Bearer KEY', or, in a network that is trusted, start the server with --open-management")
+	return errors.Join(errorf(scorer.Unauthenticated, "This API is restricted: send the management key as 'Authorization: Bearer KEY', or, in a network that is trusted, start the server with --open-management"),
+		auth.ErrMissing) // what is wrong with the one that came is not told
 }
 
 // ModelStatistics are those of one version.
@@ -132,7 +135,7 @@ func (x *Extensions) Statistics(credential []byte, name, version string) ([]Mode
 	if e == nil {
 		return nil, errorf(scorer.InvalidArgument, "requested model '%s' is not available", name)
 	}
-	if err := x.mayCall(name, credential); err != nil {
+	if err := mayCall(e, credential); err != nil {
 		return nil, err
 	}
 	versions := e.Versions
@@ -146,11 +149,12 @@ func (x *Extensions) Statistics(credential []byte, name, version string) ([]Mode
 	return x.appendStatistics(list, versions)
 }
 
-func (x *Extensions) mayCall(name string, credential []byte) error {
-	if x.config.Path.MayCall([]byte(name), credential) {
-		return nil
+// mayCall refuses as scoring does.
+func mayCall(e *gateway.Endpoint, credential []byte) error {
+	if _, err := e.Auth.Authenticate(credential); err != nil {
+		return gateway.Refusal(err)
 	}
-	return errorf(scorer.Unauthenticated, "no valid credential; send the endpoint's key, or a token, as 'Authorization: Bearer KEY'")
+	return nil
 }
 
 func (x *Extensions) appendStatistics(list []ModelStatistics, versions []*gateway.Version) ([]ModelStatistics, error) {
@@ -172,7 +176,7 @@ func (x *Extensions) ModelConfig(credential []byte, name, version string) (json.
 	if e == nil {
 		return nil, errorf(scorer.NotFound, "Request for unknown model: '%s' is not found", name)
 	}
-	if err := x.mayCall(name, credential); err != nil {
+	if err := mayCall(e, credential); err != nil {
 		return nil, err
 	}
 	v := e.Default()

@@ -211,9 +211,7 @@ func (g *grpcServer) exchange(req *scorer.Request, resp *scorer.Response, left t
 func (g *grpcServer) call(req *scorer.Request, left time.Duration, p *passage, message []byte) (got called, finished bool) {
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), passageKey{}, p), left)
 	defer cancel() // and with it the call, whose server is told
-	if req.Trace != (scorer.Trace{}) {
-		ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", string(header.AppendTrace(nil, &req.Trace)))
-	}
+	ctx = metadata.NewOutgoingContext(ctx, about(req))
 	wait, ticket, answer := req.Wait, req.Wait.Arm(), new(called)
 	go func() {
 		defer g.tasks.Done()
@@ -228,6 +226,21 @@ func (g *grpcServer) call(req *scorer.Request, left time.Duration, p *passage, m
 		return *answer, true
 	}
 	return called{}, false
+}
+
+// about is the metadata of a call: what the request is known by.
+func about(req *scorer.Request) metadata.MD {
+	md := make(metadata.MD, 3)
+	if req.Trace != (scorer.Trace{}) {
+		md["traceparent"] = []string{string(header.AppendTrace(nil, &req.Trace))}
+	}
+	if len(req.State) > 0 {
+		md["tracestate"] = []string{string(req.State)}
+	}
+	if len(req.ID) > 0 {
+		md["x-request-id"] = []string{string(req.ID)}
+	}
+	return md
 }
 
 // answer encodes what the server answered.
@@ -247,10 +260,7 @@ func (g *grpcServer) answer(in *codec.Infer, offer *scorer.Offer, message []byte
 
 // fail answers with an error of the codec.
 func fail(resp *scorer.Response, err error) {
-	var known *scorer.Error
-	if !errors.As(err, &known) {
-		known = &scorer.Error{Status: scorer.Internal, Message: "the request could not be answered"}
-	}
+	known := scorer.Known(err)
 	resp.Fail(known.Status, known.Message)
 }
 

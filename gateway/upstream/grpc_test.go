@@ -204,8 +204,12 @@ func TestEveryKindOfBodyIsScoredOverGRPC(t *testing.T) {
 		address := oipServer(t, nil, model(t, func(ctx context.Context, in []byte) ([]byte, error) {
 			message{"model": "m", "version": "3", "inputs": []any{message{"name": "x", "datatype": "FP32", "shape": i64s(1, 2)}}, "raw": []any{floats(1, 2)}}.same(t, "Request", in)
 			md, _ := metadata.FromIncomingContext(ctx)
-			if got := md.Get("traceparent"); len(got) != 1 || got[0] != "00-ab000000000000000000000000000000-0100000000000000-01" {
-				t.Errorf("traceparent %q", got)
+			for name, want := range map[string]string{
+				"traceparent": "00-ab000000000000000000000000000000-0100000000000000-01", "tracestate": "vendor=x", "x-request-id": "an id",
+			} {
+				if got := md.Get(name); len(got) != 1 || got[0] != want {
+					t.Errorf("%s %q", name, got)
+				}
 			}
 			if left, ok := ctx.Deadline(); !ok || time.Until(left) > forever {
 				t.Error("no deadline")
@@ -219,6 +223,7 @@ func TestEveryKindOfBodyIsScoredOverGRPC(t *testing.T) {
 		}
 		a := newAsker()
 		a.req.Trace = scorer.Trace{TraceID: [16]byte{0xab}, SpanID: [8]byte{1}, Flags: 1}
+		a.req.State, a.req.ID = []byte("vendor=x"), []byte("an id")
 		f := func(kind scorer.Kind, head int, body, wanted string, wantHead int) {
 			t.Helper()
 			a.req.HeadLength = head

@@ -268,6 +268,12 @@ func (h *httpServer) appendHead(dst []byte, req *scorer.Request) []byte {
 	if req.Trace != (scorer.Trace{}) {
 		dst = header.AppendTrace(append(dst, "\r\nTraceparent: "...), &req.Trace)
 	}
+	if len(req.State) > 0 {
+		dst = append(append(dst, "\r\nTracestate: "...), req.State...)
+	}
+	if len(req.ID) > 0 {
+		dst = append(append(dst, "\r\nX-Request-Id: "...), req.ID...)
+	}
 	return append(dst, "\r\n\r\n"...)
 }
 

@@ -216,8 +216,9 @@ func TestRequestsArriveWithOurHeadersAlone(t *testing.T) {
 	f(oip, scorer.OIP, 0, "POST /v2/models/a%20b/versions/3/infer", "Content-Type: application/json")
 	f(oip, scorer.OIP, 2, "POST /v2/models/a%20b/versions/3/infer", "Content-Type: application/octet-stream", "Inference-Header-Content-Length: 2")
 	a.req.Trace = scorer.Trace{TraceID: [16]byte{0xab}, SpanID: [8]byte{1}, Flags: 1}
+	a.req.State, a.req.ID = []byte("vendor=x,other=y"), []byte("an id")
 	f(oip, scorer.Raw, 0, "POST /v2/models/a%20b/versions/3/infer", "Content-Type: application/octet-stream", "Inference-Header-Content-Length: 0",
-		"Traceparent: 00-ab000000000000000000000000000000-0100000000000000-01")
+		"Traceparent: 00-ab000000000000000000000000000000-0100000000000000-01", "Tracestate: vendor=x,other=y", "X-Request-Id: an id")
 	want(t, a.ask(azure, scorer.OIP, "{}", forever), scorer.Unsupported, "/api/v1/service")
 	want(t, a.ask(oip, scorer.AML, "{}", forever), scorer.Unsupported, "/v2/models")
 }
@@ -680,7 +681,7 @@ func quick(t testing.TB) *script {
 func TestARequestAllocatesNothing(t *testing.T) {
 	h, a := open(t, AzureML, quick(t).url), newAsker()
 	a.req.Kind, a.req.Body, a.req.Deadline = scorer.AML, []byte(`{"data":[[1,2,3]]}`), scorer.Now().Add(time.Hour)
-	a.req.Trace.TraceID[0] = 1
+	a.req.Trace.TraceID[0], a.req.State, a.req.ID = 1, []byte("vendor=x"), []byte("an id")
 	n := testing.AllocsPerRun(2000, func() {
 		a.resp.Reset()
 		h.Score(&a.req, &a.resp)

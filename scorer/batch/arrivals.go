@@ -17,6 +17,7 @@ type arrivals struct {
 	ended scorer.Instant // the last run
 	since scorer.Instant // when the window that counts began
 	count float64        // rows since then
+	usual float64        // nanoseconds between requests, on average over the last few
 	// The window before.
 	before float64 // rows
 	lasted float64 // nanoseconds
@@ -26,6 +27,7 @@ type arrivals struct {
 	gaps   bins // since the last request, where no run ended in between
 	echoes bins // since the last run's end, of the first request after it
 	total  int
+	alone  int // requests in a row that each came after the run of the one before it
 }
 
 type bins [binCount]uint16
@@ -36,30 +38,49 @@ const (
 	maxGaps  = 512 // counted, before all are halved
 	minGaps  = 8   // before they are believed
 
-	// A window ends after so many rows, a few batches of the usual size, or so long.
+	// A window ends after so many rows, a few batches of the usual size, and so many
+	// runs of the largest; or after so long.
 	window    = 128
+	runs      = 2
 	maxWindow = 500 * time.Millisecond
+
+	// A pause counts for up to so many usual ones, and up to maxWindow in any case.
+	pauses   = 8
+	averaged = 16
 )
 
-// note counts a request of rows that came at now.
-func (a *arrivals) note(now scorer.Instant, rows int) {
+// note counts a request of rows that came at now; limit is the most rows of a run.
+func (a *arrivals) note(now scorer.Instant, rows, limit int) {
 	if a.last == 0 {
 		a.last, a.since = now, now
 	}
 	if a.ended > a.last {
 		a.echoes[binOf(float64(now.Sub(a.ended)))]++
+		a.alone++
 	} else {
+		a.alone = 0
 		a.gaps[binOf(float64(now.Sub(a.last)))]++
 	}
 	if a.total++; a.total >= maxGaps {
 		a.halve()
 	}
-	a.last = now
-	if elapsed := now.Sub(a.since); a.count >= window || elapsed >= maxWindow {
-		a.before, a.lasted = a.count, float64(elapsed)
+	idle := a.pause(now)
+	if elapsed := now.Sub(a.since); a.count >= float64(max(window, runs*limit)) || elapsed >= maxWindow {
+		a.before, a.lasted = a.count, float64(elapsed)-idle
 		a.since, a.count = now, 0
 	}
+	a.last = now
 	a.count += float64(rows)
+}
+
+// pause is how many nanoseconds of the pause that ends now are not counted: it says
+// that there was no load, not how much there is now. What passes while a run goes on
+// is none.
+func (a *arrivals) pause(now scorer.Instant) float64 {
+	pause := float64(now.Sub(max(a.last, a.ended)))
+	counted := min(pause, max(float64(maxWindow), pauses*a.usual))
+	a.usual += (counted - a.usual) / averaged
+	return pause - counted
 }
 
 func (a *arrivals) halve() {
@@ -70,6 +91,10 @@ func (a *arrivals) halve() {
 		a.total += int(a.gaps[i]) + int(a.echoes[i])
 	}
 }
+
+// lonely reports whether so many requests in a row met nobody that what there was
+// before them does not count: the crowd has left.
+func (a *arrivals) lonely() bool { return a.alone >= minGaps }
 
 // rate is rows per nanosecond, of this window and the one before. A few rows prove
 // nothing: those that are missing to a window are taken to need as long as one may
@@ -104,7 +129,7 @@ func (b *bins) above() (sum [binCount + 1]float64) {
 // within each time: after a pause that is longer than those within bursts, the
 // burst is over.
 func (a *arrivals) wait(now scorer.Instant, p *prospect, most float64) time.Duration {
-	if a.total < minGaps {
+	if a.total < minGaps || a.lonely() {
 		return 0
 	}
 	gaps, echoes := a.gaps.above(), a.echoes.above()

@@ -19,20 +19,23 @@ import (
 //
 // The zero value knows nothing. For one goroutine at a time.
 type Curve struct {
-	cells [cells]cell
-	est   [cells]float64 // nanoseconds by cell, what did not run included
-	last  int            // the largest cell that ran; -1 if none did
-	runs  uint64         // that were observed
-	best  int            // rows: the smallest size within tolerance of the most rows per second
-	most  float64        // rows per nanosecond, of any size
-	try   int            // rows: best by what is hoped of sizes that did not run, or seldom, or not for long
-	since int            // runs since these were looked for
-	ready bool           // est is filled in
+	cells  [cells]cell
+	est    [cells]float64 // nanoseconds by cell at a pace of 1, what did not run included
+	pace   float64        // times as long as est runs take now
+	drift  float64        // by what part of the time runs of late missed it
+	moving int            // runs until the pace is taken to be known
+	last   int            // the largest cell that ran; -1 if none did
+	runs   uint64         // that were observed
+	best   int            // rows: the smallest size within tolerance of the most rows per second
+	most   float64        // rows per nanosecond, of any size
+	try    int            // rows: best by what is hoped of sizes that did not run, or seldom, or not for long
+	since  int            // runs since these were looked for
+	ready  bool           // est is filled in
 }
 
 // cell is one size's time.
 type cell struct {
-	mean float64 // nanoseconds; of the first runs, the fastest
+	mean float64 // nanoseconds at a pace of 1; of the first runs, the fastest
 	dev  float64 // mean absolute deviation, nanoseconds
 	n    float64 // runs that were counted, up to settled, those of sizes near it in part; 0 if it never ran
 	seen uint64  // Curve.runs at its last run
@@ -42,6 +45,8 @@ const (
 	cells     = 28    // sizes 1, 2, 3, 4, 6, 8, 12, … 16384
 	fastest   = 3     // first runs, of which the fastest counts: others pay for memory and caches
 	settled   = 32    // runs after which the step is as small as it gets
+	quick     = 8     // runs in which a change of pace is noticed
+	steady    = 0.15  // part of the time; by less it is the same pace
 	outlier   = 3     // deviations beyond which a run counts as if it were there
 	tolerance = 0.97  // of the most rows per second: what is that good is as good
 	hope      = 0.9   // time per row of a size beyond what ran, of that of the largest
@@ -127,10 +132,10 @@ func (c *Curve) at(rows float64) float64 {
 	i := cellOf(int(rows))
 	lo := float64(sizeOf(i))
 	if i == cells-1 || rows < lo {
-		return c.est[i] * math.Max(rows, 1) / lo
+		return c.pace * c.est[i] * math.Max(rows, 1) / lo
 	}
 	hi := float64(sizeOf(i + 1))
-	return c.est[i] + (c.est[i+1]-c.est[i])*(rows-lo)/(hi-lo)
+	return c.pace * (c.est[i] + (c.est[i+1]-c.est[i])*(rows-lo)/(hi-lo))
 }
 
 // hoped is at of a whole size, or less: what it may take in truth where it ran seldom
@@ -145,7 +150,7 @@ func (c *Curve) hoped(rows int) float64 {
 		old := distrust * math.Min(1, float64(c.runs-k.seen)/forgotten)
 		return t * (1 - math.Max(few, old))
 	case k.n > 0 && i > 0:
-		return math.Min(t, hope*c.est[i-1]*float64(rows)/float64(sizeOf(i-1)))
+		return math.Min(t, hope*c.pace*c.est[i-1]*float64(rows)/float64(sizeOf(i-1)))
 	}
 	return t
 }
@@ -156,8 +161,12 @@ func (c *Curve) Observe(rows int, took time.Duration) {
 		c.clear()
 	}
 	c.runs++
-	x := math.Max(float64(took), 1)
 	i := cellOf(rows)
+	x := math.Max(float64(took), 1)
+	if !c.keepPace(i, x/math.Max(c.at(float64(rows)), 1)) {
+		return
+	}
+	x /= c.pace
 	lo, hi := sizeOf(i), sizeOf(min(i+1, cells-1))
 	if rows <= lo || hi <= lo {
 		c.correct(i, x*float64(lo)/float64(max(rows, lo)), 1)
@@ -174,9 +183,34 @@ func (c *Curve) Observe(rows int, took time.Duration) {
 	}
 }
 
+// keepPace follows a run near cell i that took so many times as long as was expected,
+// and reports whether the pace is known: until it is again after it changed, runs tell
+// nothing of sizes. A single run is not that much slower, and one of a size that is not
+// well known says nothing.
+func (c *Curve) keepPace(i int, times float64) bool {
+	if c.cells[i].n < settled {
+		return true
+	}
+	off := math.Max(-2*steady, math.Min(2*steady, times-1))
+	c.drift += (off - c.drift) / quick
+	changes := math.Abs(c.drift) > steady
+	switch {
+	case changes:
+		c.moving = 4 * quick
+	case c.moving > 0:
+		c.moving--
+		changes = math.Abs(c.drift) > steady/quick
+	}
+	if changes {
+		c.pace *= 1 + c.drift
+		c.drift = 0
+	}
+	return c.moving == 0
+}
+
 // clear makes est that of an empty curve: every row costs the same.
 func (c *Curve) clear() {
-	c.ready, c.last = true, -1
+	c.ready, c.last, c.pace, c.drift, c.moving = true, -1, 1, 0, 0
 	for i := range c.est {
 		c.est[i] = float64(sizeOf(i))
 	}
@@ -245,14 +279,14 @@ func (c *Curve) findBest() {
 	for i := 0; i <= min(c.last+1, cells-1); i++ {
 		rows := sizeOf(i)
 		if i <= c.last && c.cells[i].n > 0 {
-			most = math.Max(most, float64(rows)/(c.est[i]+handling))
+			most = math.Max(most, float64(rows)/(c.pace*c.est[i]+handling))
 		}
 		hoped = math.Max(hoped, float64(rows)/(c.hoped(rows)+handling))
 	}
 	c.best, c.try, c.most = 0, 0, most
 	for i := 0; i < cells && (c.try == 0 || c.best == 0); i++ {
 		rows := sizeOf(i)
-		if c.best == 0 && c.cells[i].n > 0 && float64(rows)/(c.est[i]+handling) >= tolerance*most {
+		if c.best == 0 && c.cells[i].n > 0 && float64(rows)/(c.pace*c.est[i]+handling) >= tolerance*most {
 			c.best = rows
 		}
 		if c.try == 0 && float64(rows)/(c.hoped(rows)+handling) >= tolerance*hoped {
@@ -289,7 +323,7 @@ type Point struct {
 func (c *Curve) Points() (list []Point) {
 	for i := range c.cells {
 		if k := &c.cells[i]; k.n > 0 {
-			list = append(list, Point{Rows: sizeOf(i), Time: time.Duration(k.mean), Spread: time.Duration(k.dev), Runs: math.Round(k.n*10) / 10})
+			list = append(list, Point{Rows: sizeOf(i), Time: time.Duration(c.pace * k.mean), Spread: time.Duration(c.pace * k.dev), Runs: math.Round(k.n*10) / 10})
 		}
 	}
 	return list

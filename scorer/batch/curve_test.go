@@ -52,6 +52,26 @@ func TestCurvesAreLearntThroughNoise(t *testing.T) {
 	}
 }
 
+// While others use the machine only one size runs, and takes twice as long.
+func TestASlowMachineDoesNotMakeASizeBad(t *testing.T) {
+	device := func(n int) float64 { return 1e6 + 1e5*float64(n) }
+	slow := func(n int) float64 { return 2 * device(n) }
+	var c Curve
+	learn(&c, 1, 2000, 32, 0.03, device)
+	best := c.Best()
+	for range 200 {
+		c.Observe(32, time.Duration(slow(32)))
+	}
+	within(t, "slow", &c, 32, 0.15, slow)
+	if c.Best() != best {
+		t.Errorf("the best size is %d; was %d before the machine was slow", c.Best(), best)
+	}
+	for range 100 {
+		c.Observe(16, time.Duration(device(16)))
+	}
+	within(t, "as before", &c, 32, 0.15, device)
+}
+
 func TestCurvesForget(t *testing.T) {
 	before := func(n int) float64 { return 1e6 + 1e5*float64(n) }
 	after := func(n int) float64 { return 2e6 + 3e5*float64(n) }

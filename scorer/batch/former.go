@@ -14,10 +14,11 @@ import (
 // Rules: the job that is due first runs next, and others of its shape join it in
 // that order, up to the size that costs all who wait the least time (see
 // forecast). A job is due at its deadline, or a second after it came if that is
-// earlier, so that nobody waits for ever; flows take turns before that. A job with
-// more rows than the best size runs in pieces. A job that cannot be done in time
-// is handed back unrun. Where the device would be idle meanwhile, a batch is
-// formed later only if the next job is near and saves more than the wait costs.
+// earlier, so that nobody waits for ever; classes and flows take turns before that
+// (see turns). A job with more rows than the best size runs in pieces. A job that
+// cannot be done in time is handed back unrun. Where the device would be idle
+// meanwhile, a batch is formed later only if the next job is near and saves more
+// than the wait costs.
 type Former struct {
 	limit     int  // rows per run, >= 1
 	batchable bool // else every job runs alone
@@ -32,9 +33,7 @@ type Former struct {
 	rows     int         // of all waiting jobs, which no run has taken
 	arrivals arrivals
 	seq      uint64
-
-	virtual uint64 // rows that a flow that always had work has been granted
-	flows   [64]uint64
+	turns    turns
 
 	trace trace
 }
@@ -78,18 +77,25 @@ func (f *Former) Waiting() int { return f.waiting }
 // Full reports whether the policy refuses further jobs.
 func (f *Former) Full() bool { return f.policy.MaxWaiting > 0 && f.waiting >= f.policy.MaxWaiting }
 
+// Loaded reports whether at least half of a best run waits.
+func (f *Former) Loaded() bool {
+	s := f.order.first()
+	return s != nil && s.curve.Known() && s.rows >= min(s.curve.Best(), f.limit)/2+1
+}
+
 // Add queues j, which arrived at now.
 func (f *Former) Add(j *Job, now scorer.Instant) {
 	j.reset(now)
 	f.bound(j)
 	s := f.shapeOf(j)
-	f.arrivals.note(now, j.Rows)
+	f.arrivals.note(now, j.Rows, f.limit)
 	if !f.uniform {
-		s.arrivals.note(now, j.Rows)
+		s.arrivals.note(now, j.Rows, f.limit)
 	}
 	f.seq++
 	j.node.owner = j
-	j.node.key = key{round: f.round(j), due: f.due(j), seq: f.seq}
+	j.turn = f.turns.round(j, f.limit)
+	j.node.key = key{round: j.turn, due: f.due(j), seq: f.seq}
 	f.insert(s, j)
 }
 
@@ -97,8 +103,8 @@ func (f *Former) Add(j *Job, now scorer.Instant) {
 func (f *Former) bound(j *Job) {
 	p := f.policy
 	j.latest = j.Start
-	if p.Timeout > 0 && !(p.Override && j.Start != 0) {
-		if limit := j.arrived.Add(p.Timeout); j.latest == 0 || limit < j.latest {
+	if p.Timeout > 0 {
+		if limit := j.arrived.Add(p.Timeout); !p.Override || j.latest == 0 || limit < j.latest {
 			j.latest = limit
 		}
 	}
@@ -115,19 +121,6 @@ func (f *Former) due(j *Job) scorer.Instant {
 	}
 	due := min(until, j.arrived.Add(horizon))
 	return due.Add(time.Duration(f.policy.level(j.Priority)) * horizon)
-}
-
-// round is j's turn in a fair order of flows (start-time fair queueing, by rows):
-// a flow with more than a run's rows waiting goes on in later rounds. P. Goyal et al.,
-// Start-time fair queueing, 1996.
-func (f *Former) round(j *Job) uint64 {
-	start := f.virtual
-	if j.Flow != 0 {
-		finish := &f.flows[j.Flow%uint32(len(f.flows))]
-		start = max(start, *finish)
-		*finish = start + uint64(j.Rows)
-	}
-	return start / uint64(f.limit)
 }
 
 func (f *Former) insert(s *shape, j *Job) {
@@ -166,6 +159,7 @@ func (f *Former) Remove(j *Job) bool {
 		return false
 	}
 	f.unlink(j)
+	f.turns.refund(j)
 	return true
 }
 
@@ -211,11 +205,7 @@ func (f *Former) Form(now scorer.Instant, idle int, hurry bool, p *Plan) {
 func (f *Former) choose(s *shape, now scorer.Instant, idle int, hurry bool, p *Plan) (size int, wait scorer.Instant) {
 	if f.fixed {
 		p.why = ByPolicy
-		until := s.jobs.first().arrived.Add(f.policy.Delay)
-		if size = f.policy.cut(s.rows, f.limit, hurry || until <= now); size == 0 {
-			return 0, until
-		}
-		return size, 0
+		return f.cut(s, now, hurry, p)
 	}
 	if idle == 0 && !hurry && f.batchable {
 		if wait = f.hold(s, now); wait > 0 {
@@ -223,6 +213,27 @@ func (f *Former) choose(s *shape, now scorer.Instant, idle int, hurry bool, p *P
 		}
 	}
 	return f.size(s, now, idle, p), 0
+}
+
+// cut is what Triton's rule takes of s. Who waited for too long is handed back by
+// itself: the others' delay goes on.
+func (f *Former) cut(s *shape, now scorer.Instant, hurry bool, p *Plan) (size int, wait scorer.Instant) {
+	for j := s.jobs.first(); j != nil && j.taken == 0 && j.latest != 0 && j.latest <= now; j = s.jobs.first() {
+		f.unlink(j)
+		p.Late = append(p.Late, j)
+	}
+	if len(p.Late) > 0 {
+		return 0, 0
+	}
+	j := s.jobs.first()
+	until := j.arrived.Add(f.policy.Delay)
+	if size = f.policy.cut(s.rows, f.limit, hurry || until <= now); size > 0 {
+		return size, 0
+	}
+	if j.latest != 0 {
+		until = min(until, j.latest)
+	}
+	return 0, until
 }
 
 // size is how many rows of s are to run next.
@@ -291,8 +302,7 @@ func (f *Former) fill(now scorer.Instant, size int, least time.Duration, p *Plan
 		case j == nil:
 			return
 		case j.taken == 0 && j.tooLate(now, least):
-			f.unlink(j)
-			p.Late = append(p.Late, j)
+			f.refuse(j, p)
 			continue
 		case j.demote != 0 && j.demote <= now && j.taken == 0:
 			f.demote(j)
@@ -305,7 +315,7 @@ func (f *Former) fill(now scorer.Instant, size int, least time.Duration, p *Plan
 		if j.taken == 0 && j.Deadline < now.Add(took) {
 			p.tight++
 		}
-		f.virtual = max(f.virtual, j.node.round*uint64(f.limit))
+		f.turns.ran(j, f.limit)
 		p.Run = append(p.Run, Segment{Job: j, From: j.taken, Rows: rows})
 		p.rows += rows
 		f.give(j, rows)
@@ -317,14 +327,37 @@ func (f *Former) fill(now scorer.Instant, size int, least time.Duration, p *Plan
 
 // give hands rows of j to a run.
 func (f *Former) give(j *Job, rows int) {
-	s := j.shape
 	if j.taken+rows == j.Rows {
 		f.unlink(j)
-	} else {
-		s.rows -= rows
-		f.rows -= rows
+		j.taken = j.Rows
+		return
 	}
+	f.split(j, rows)
+}
+
+// split takes rows of a job of which others still wait, or gives them back where they
+// are negative: what waits comes in the turn of its first row, so that other flows
+// need not wait for all of it.
+func (f *Former) split(j *Job, rows int) {
+	s := j.shape
 	j.taken += rows
+	s.rows -= rows
+	f.rows -= rows
+	if round := j.turn + uint64(j.taken/f.limit); j.Flow != 0 && round != j.node.round {
+		s.jobs.remove(&j.node)
+		j.node.round = round
+		s.jobs.push(&j.node)
+		f.sort(s)
+	}
+}
+
+// refuse hands j back unrun.
+func (f *Former) refuse(j *Job, p *Plan) {
+	if j.shape != nil {
+		f.unlink(j)
+	}
+	f.turns.refund(j)
+	p.Late = append(p.Late, j)
 }
 
 // tooLate reports whether a run that takes so long and starts now is too late for j.
@@ -385,10 +418,7 @@ func (f *Former) settle(now scorer.Instant, size, idle int, p *Plan) {
 			continue
 		}
 		p.rows -= seg.Rows
-		if seg.Job.shape != nil {
-			f.unlink(seg.Job)
-		}
-		p.Late = append(p.Late, seg.Job)
+		f.refuse(seg.Job, p)
 	}
 	p.Run = kept
 	if p.rows < before {
@@ -417,18 +447,18 @@ func (f *Former) shrink(n int, p *Plan) {
 	for _, seg := range p.Run[n:] {
 		j := seg.Job
 		p.rows -= seg.Rows
-		j.taken -= seg.Rows
 		if j.shape == nil {
+			j.taken -= seg.Rows
 			f.insert(p.shape, j)
 			continue
 		}
-		j.shape.rows += seg.Rows
-		f.rows += seg.Rows
+		f.split(j, -seg.Rows)
 	}
 	p.Run = p.Run[:n]
 }
 
-// Ran tells that a run of rows, of those that p decided, took so long and ended now.
+// Ran tells that a run of rows, of those that p decided, took a slot so long and ended
+// now.
 func (f *Former) Ran(p *Plan, rows int, took time.Duration, now scorer.Instant) {
 	p.shape.curve.Observe(rows, took)
 	p.shape.arrivals.ended = now

@@ -83,6 +83,8 @@ func (s *script) model(t *testing.T, d *datadriven.TestData) string {
 			p.Levels, p.DefaultLevel = 3, 2
 		case "timeout":
 			p.Timeout = 5 * time.Millisecond
+		case "override":
+			p.Timeout, p.Override = 5*time.Millisecond, true
 		case "demote":
 			p.Timeout, p.Demote = 5*time.Millisecond, true
 		case "pad":
@@ -108,8 +110,8 @@ func (s *script) model(t *testing.T, d *datadriven.TestData) string {
 	return "ok\n"
 }
 
-// do plays one event: add NAME ROWS [width=N] [at=MS] [by=DEADLINE] [flow=N] [priority=N],
-// remove NAME, form [at=MS].
+// do plays one event: add NAME ROWS [width=N] [at=MS] [by=DEADLINE] [class=N] [flow=N]
+// [priority=N] [start=MS], remove NAME, form [at=MS].
 func (s *script) do(t *testing.T, words []string) string {
 	set := map[string]int64{"at": 0, "by": 100_000, "width": 4}
 	for _, w := range words[1:] {
@@ -124,7 +126,10 @@ func (s *script) do(t *testing.T, words []string) string {
 	now := scorer.Instant(set["at"])*ms + 1
 	switch words[0] {
 	case "add":
-		j := &Job{Deadline: scorer.Instant(set["by"])*ms + 1, Flow: uint32(set["flow"]), Priority: uint32(set["priority"])}
+		j := &Job{Deadline: scorer.Instant(set["by"])*ms + 1, Class: scorer.Class(set["class"]), Flow: uint32(set["flow"]), Priority: uint32(set["priority"])}
+		if start, ok := set["start"]; ok {
+			j.Start = scorer.Instant(start)*ms + 1
+		}
 		fmt.Sscan(words[2], &j.Rows)
 		j.In = []tensor.Tensor{{DType: tensor.Float32, Shape: []int64{int64(j.Rows), set["width"]}}}
 		s.jobs[words[1]], s.names[j] = j, words[1]
@@ -225,7 +230,7 @@ func FuzzFormer(f *testing.F) {
 				form(false)
 				continue
 			}
-			j := &Job{Rows: 1 + int(e)%19, Deadline: now + scorer.Instant(i%5)*ms, Flow: uint32(e % 3), Priority: uint32(e % 4)}
+			j := &Job{Rows: 1 + int(e)%19, Deadline: now + scorer.Instant(i%5)*ms, Class: scorer.Class(e/8%8) - 4, Flow: uint32(e % 3), Priority: uint32(e % 4)}
 			j.In = []tensor.Tensor{{Shape: []int64{int64(j.Rows), int64(e)/16 + 5}}}
 			former.Add(j, now)
 			given[j] = 0
@@ -307,6 +312,123 @@ func TestFlowsTakeTurns(t *testing.T) {
 	form(40)
 	if d := served[1] - served[2]; d < -8 || d > 8 {
 		t.Errorf("two floods were served %d and %d", served[1], served[2])
+	}
+}
+
+// Whatever its flow's number, a lone request does not wait behind a flood.
+func TestAFloodIsOnlyInItsOwnWay(t *testing.T) {
+	for lone := range uint32(3 * sets) {
+		f := NewFormer(sums(-1, 4), 4, nil)
+		for i := range 400 {
+			f.Add(&Job{Rows: 1, Flow: 1000, Deadline: 1e15}, scorer.Instant(i+1))
+		}
+		var p Plan
+		f.Form(1000, 0, true, &p)
+		j := &Job{Rows: 1, Flow: lone + 1, Deadline: 1e15}
+		f.Add(j, 1000)
+		f.Form(1000, 0, true, &p)
+		f.Form(1000, 0, true, &p)
+		if j.taken == 0 {
+			t.Errorf("flow %d waits behind another's flood", lone+1)
+		}
+	}
+}
+
+// Of a large job, too, others need not wait for more than the run that goes on.
+func TestALargeJobIsInTheWayOfItsOwnFlowOnly(t *testing.T) {
+	f := NewFormer(sums(-1, 4), 4, nil)
+	f.Restore([]ShapeCosts{{Curve: curve("1:1,4:1")}})
+	large, next, other := &Job{Rows: 400, Flow: 1, Deadline: 1e15}, &Job{Rows: 1, Flow: 1, Deadline: 1e15}, &Job{Rows: 1, Flow: 2, Deadline: 1e15}
+	f.Add(large, 1)
+	f.Add(next, 1)
+	var p Plan
+	f.Form(1, 0, true, &p)
+	f.Add(other, 2)
+	if f.Form(2, 0, true, &p); other.taken != 1 {
+		t.Errorf("another flow's row waits while %d rows of a large job ran", large.taken)
+	}
+	for large.taken < large.Rows {
+		if f.Form(3, 0, true, &p); next.taken == 1 && large.taken < large.Rows {
+			t.Errorf("the flow's next job ran after %d of 400 rows", large.taken)
+			return
+		}
+	}
+}
+
+// What was given up is not held against its flow.
+func TestWhatDidNotRunIsGivenBack(t *testing.T) {
+	f := NewFormer(sums(-1, 4), 4, nil)
+	late := make([]*Job, 100)
+	for i := range late {
+		late[i] = &Job{Rows: 1, Flow: 1, Deadline: scorer.Instant(i%2) * 1e15}
+		f.Add(late[i], 1)
+	}
+	for i := 1; i < len(late); i += 2 {
+		f.Remove(late[i])
+	}
+	var p Plan
+	if f.Form(2, 0, true, &p); len(p.Late) != len(late)/2 {
+		t.Fatalf("%d are late", len(p.Late))
+	}
+	mine := &Job{Rows: 1, Flow: 1, Deadline: 1e15}
+	for range 8 {
+		f.Add(&Job{Rows: 1, Flow: 2, Deadline: 1e15}, 3)
+	}
+	f.Add(mine, 4)
+	if f.Form(4, 0, true, &p); len(p.Run) == 0 || mine.node.round != p.Run[0].Job.node.round {
+		t.Errorf("who gave up is in round %d, others in %d", mine.node.round, p.Run[0].Job.node.round)
+	}
+}
+
+// Those of a lower class get their turn while higher ones come without end.
+func TestClassesAge(t *testing.T) {
+	f := NewFormer(sums(-1, 4), 1, nil)
+	low := &Job{Rows: 1, Class: -1, Flow: 1, Deadline: 1e15}
+	f.Add(low, 1)
+	var p Plan
+	for runs := range 4 * overtaking {
+		f.Add(&Job{Rows: 1, Class: 1, Flow: 2, Deadline: 1e15}, 1)
+		if f.Form(1, 0, true, &p); p.Run[0].Job == low {
+			if runs < overtaking {
+				t.Errorf("overtaken only %d times", runs)
+			}
+			return
+		}
+	}
+	t.Error("a low one waits for ever")
+}
+
+// Who is left alone by a crowd of callers is not held for others who do not come.
+func TestACrowdThatLeftIsNotWaitedFor(t *testing.T) {
+	f := NewFormer(sums(-1, 4), 64, nil)
+	f.Restore([]ShapeCosts{{Curve: curve("1:0.6,8:1,64:5")}})
+	now, rng := scorer.Instant(1), rand.New(rand.NewPCG(1, 2))
+	serve := func(callers, runs int) (held time.Duration) {
+		var p Plan
+		for range runs {
+			for range callers {
+				now = now.Add(time.Duration(rng.IntN(100_000)))
+				f.Add(&Job{Rows: 1, Deadline: 1e15}, now)
+			}
+			for f.Waiting() > 0 {
+				if f.Form(now, 0, false, &p); p.Wait != 0 {
+					held += p.Wait.Sub(now)
+					now = p.Wait
+					continue
+				}
+				took := f.shapes[0].curve.At(p.rows)
+				now = now.Add(took)
+				f.Ran(&p, p.rows, took, now)
+			}
+		}
+		return held
+	}
+	serve(64, 100)
+	if serve(1, 10) == 0 { // until it is noticed
+		t.Error("nobody is ever waited for: this test shows nothing")
+	}
+	if held := serve(1, 100); held > 0 {
+		t.Errorf("100 requests one by one are held for %v in sum", held)
 	}
 }
 

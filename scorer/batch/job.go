@@ -20,8 +20,9 @@ type Job struct {
 	Rows     int             // first dimension of every input where the model is batchable, else 1
 	Deadline scorer.Instant  // no answer is wanted after it
 	Start    scorer.Instant  // the work is not started after it; 0 leaves it to Deadline
-	Priority uint32          // 1 is the highest; 0 is the policy's default
-	Flow     uint32          // whose work it is: flows share a full queue; 0 shares with nobody
+	Class    scorer.Class    // higher ones go first
+	Flow     uint32          // whose work it is: flows of a class share a full queue; 0 shares with nobody
+	Priority uint32          // within class and flow's turn: 1 is the highest; 0 is the policy's default
 	Owner    Owner
 
 	// Timing of the run, set before Done. A split job's Device is the sum of its
@@ -36,6 +37,7 @@ type Job struct {
 	shape   *shape         // while it waits; else nil
 	latest  scorer.Instant // not started after it; 0 is any time
 	demote  scorer.Instant // then it goes last; 0 is never
+	turn    uint64         // round in which its first rows are due
 	taken   int            // rows handed to runs, less than Rows while waiting
 	done    int            // rows whose run ended
 	err     error

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -18,12 +19,12 @@ type Policy struct {
 	Fixed bool
 
 	// Levels is how many priorities there are, 1 the highest; 0 is one. A request
-	// without a priority has DefaultLevel, or the middle one where that is 0. It
+	// without a priority, or with one that there is not, has DefaultLevel, or the middle one where that is 0. It
 	// goes before lower ones, unless they have waited a second longer per level.
 	Levels, DefaultLevel int
 
-	// Timeout is the longest wait for a device where the request sets none of its
-	// own; 0 is none. Where Override is set a request may set a shorter or longer one.
+	// Timeout is the longest wait for a device; 0 leaves it to the request's own. With
+	// it, a request's own counts only where Override is set, and if it is shorter.
 	Timeout  time.Duration
 	Override bool
 	// Demote has a request that waited longer run after all others; else it is refused.
@@ -56,16 +57,36 @@ func (p *Policy) fixed() bool { return p.Fixed || p.Delay > 0 || len(p.Preferred
 
 // level is how many levels below the highest a priority is.
 func (p *Policy) level(priority uint32) int {
-	if p.Levels < 2 {
+	switch {
+	case p.Levels < 2:
 		return 0
+	case priority > 0 && int64(priority) <= int64(p.Levels):
+		return int(priority) - 1
+	case p.DefaultLevel > 0:
+		return min(p.DefaultLevel, p.Levels) - 1
 	}
-	if priority == 0 {
-		if p.DefaultLevel > 0 {
-			return min(p.DefaultLevel, p.Levels) - 1
+	return (p.Levels+1)/2 - 1
+}
+
+// Words says what p sets, a phrase for each.
+func (p *Policy) Words() (list []string) {
+	add := func(set bool, format string, args ...any) {
+		if set {
+			list = append(list, fmt.Sprintf(format, args...))
 		}
-		return (p.Levels+1)/2 - 1
 	}
-	return int(min(priority, uint32(p.Levels))) - 1
+	add(p.fixed(), "batches are formed by Triton's rule, after %v", p.Delay)
+	add(len(p.Preferred) > 0, "or at %v rows", p.Preferred)
+	add(p.Levels > 1, "%d priorities, %d where a request has none", p.Levels, p.level(0)+1)
+	add(p.Timeout > 0 && p.Demote, "who waited for %v goes last", p.Timeout)
+	add(p.Timeout > 0 && !p.Demote, "who waited for %v is refused", p.Timeout)
+	add(p.Timeout > 0 && p.Override, "or for its own shorter timeout")
+	add(p.MaxWaiting > 0, "at most %d requests wait", p.MaxWaiting)
+	add(p.Weight > 0, "a share of %.3g of the device", p.Weight)
+	for _, r := range p.Resources {
+		add(true, "a run takes %d of %s", r.Count, r.Name)
+	}
+	return list
 }
 
 // cut is how many of rows waiting rows Triton's rule takes at once, at most limit;

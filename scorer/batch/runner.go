@@ -33,8 +33,8 @@ type Runner struct {
 	virtual float64        // device time of a model that always had work, nanoseconds
 	free    map[string]int // resources that no run has taken, of as many as any model takes
 	most    map[string]int
-	timer   *time.Timer    // wakes a worker at alarm
-	alarm   scorer.Instant // 0: not set
+	alarm   alarm
+	rings   scorer.Instant // when it wakes a worker; 0: it is not set
 	closed  bool
 }
 
@@ -89,7 +89,7 @@ type Queue struct {
 // NewRunner starts a worker for each of slots >= 1 device slots.
 func NewRunner(slots int) *Runner {
 	r := &Runner{free: map[string]int{}, most: map[string]int{}}
-	r.timer = time.AfterFunc(math.MaxInt64, r.ring)
+	r.alarm = newAlarm(r.ring)
 	for i := range slots + 1 {
 		w := &worker{runner: r, spare: i == slots, wake: make(chan struct{}, 1), spaces: map[*Queue]*space{}}
 		r.all = append(r.all, w)
@@ -105,10 +105,10 @@ func (r *Runner) slots() int { return len(r.all) - 1 }
 func (r *Runner) Close() {
 	r.mu.Lock()
 	r.closed = true
-	r.timer.Stop()
 	r.wakeAll()
 	r.mu.Unlock()
 	r.workers.Wait()
+	r.alarm.stop()
 }
 
 // Open adds a model.
@@ -131,7 +131,7 @@ func (r *Runner) Open(inst accel.Instance, o Options) *Queue {
 
 var (
 	errClosed = &scorer.Error{Status: scorer.Unavailable, Message: "this version is being replaced; send the request again"}
-	errFull   = &scorer.Error{Status: scorer.Overloaded, Message: "as many requests wait for this version as its policy allows; send the request again later"}
+	errFull   = &scorer.Error{Status: scorer.Overloaded, Message: "Exceeds maximum queue size: as many requests wait for this version as its policy allows; send the request again later"}
 )
 
 // Put queues a job that is sure to run only after the next Start. After an error
@@ -260,6 +260,13 @@ func (r *Runner) next(w *worker) (next *Queue) {
 	return next
 }
 
+// decided reports whether w need not let others submit first: enough waits for it, or
+// nobody else is about to come. Holding mu.
+func (r *Runner) decided(w *worker) bool {
+	q := r.next(w)
+	return q != nil && (q.former.Loaded() || q.former.arrivals.lonely())
+}
+
 // has reports whether the resources that a run of q takes are free. Holding mu.
 func (r *Runner) has(q *Queue) bool {
 	for _, need := range q.policy.Resources {
@@ -291,18 +298,18 @@ func (r *Runner) expire(now scorer.Instant) (at scorer.Instant) {
 
 // wakeAt has a worker woken at an instant; 0 is not at all. Holding mu.
 func (r *Runner) wakeAt(at, now scorer.Instant) {
-	if at != 0 && earlier(at, r.alarm) != r.alarm {
-		r.alarm = at
-		r.timer.Reset(at.Sub(now))
+	if at != 0 && earlier(at, r.rings) != r.rings {
+		r.rings = at
+		r.alarm.set(at.Sub(now))
 	}
 }
 
-// ring is called when the timer ends.
+// ring is called by the alarm.
 func (r *Runner) ring() {
 	now := scorer.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.alarm = 0
+	r.rings = 0
 	r.wakeAt(r.expire(now), now)
 	r.rouse()
 }
@@ -376,19 +383,25 @@ func (q *Queue) finished() {
 // look finds w's next batch; false parks w, but its own worker, where the runner
 // is closed, is let go. waking says that r.waking is the caller's.
 //
-// It yields before it looks. Whoever woke w, or was just answered by it, is
-// often one of several that are about to submit: those that can run do so
-// first, and w finds a fuller queue. Where nothing else can run, that costs
-// nothing, so a lone request is not delayed. Where the next job is worth a wait
-// that is shorter than a timer is exact, w goes on to yield.
+// It yields before it looks, where little waits. Whoever woke w, or was just answered
+// by it, is often one of several that are about to submit: those that can run do so
+// first, and w finds a fuller queue. Not for requests that lately met nobody: to
+// yield wakes another thread, which takes the goroutine over, on a core that sleeps.
+// Where much else runs, such as to refuse requests, it would cost the device's time.
+// Where the next job is worth a wait that is shorter than an alarm is exact, w goes on
+// to yield.
 func (r *Runner) look(w *worker, waking, own bool) (took, end bool) {
-	const exact = 50 * time.Microsecond // a longer wait is left to the timer
+	const brief = 50 * time.Microsecond // a longer wait is left to the alarm
 	for {
-		runtime.Gosched()
 		r.mu.Lock()
+		if !r.decided(w) {
+			r.mu.Unlock()
+			runtime.Gosched()
+			r.mu.Lock()
+		}
 		now := scorer.Now()
 		at := r.expire(now)
-		if took, at = r.take(w, now, at); !took && at != 0 && at.Sub(now) < exact {
+		if took, at = r.take(w, now, at); !took && at != 0 && at.Sub(now) < brief {
 			waking = waking || !r.waking
 			r.waking = true
 			r.mu.Unlock()
@@ -484,7 +497,8 @@ func (r *Runner) ended(w *worker) {
 	q.total += w.spent
 	q.charge(w.spent - w.charged)
 	if w.rows > 0 {
-		q.former.Ran(&w.plan, w.rows, w.took, w.ended)
+		// What counts is how long the slot was taken, for as long others waited for it.
+		q.former.Ran(&w.plan, w.rows, scorer.Now().Sub(w.formed), w.ended)
 	}
 	q.finished()
 }

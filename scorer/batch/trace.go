@@ -61,8 +61,9 @@ func (t *trace) add(f *Former, now scorer.Instant, p *Plan) {
 
 // Explained is what a Former knows and did last.
 type Explained struct {
-	Limit         int           `json:"limit"`   // rows of a run
-	Waiting       int           `json:"waiting"` // jobs
+	Limit         int           `json:"limit"`            // rows of a run
+	Policy        []string      `json:"policy,omitempty"` // what is set
+	Waiting       int           `json:"waiting"`          // jobs
 	RowsPerSecond float64       `json:"rows_per_second"`
 	Waits         uint64        `json:"waits"` // times that it paid to wait for another job
 	Shapes        []ShapeCosts  `json:"shapes"`
@@ -79,7 +80,7 @@ type ShapeCosts struct {
 
 // Explain tells what f knows and did last.
 func (f *Former) Explain(now scorer.Instant) Explained {
-	e := Explained{Limit: f.limit, Waiting: f.waiting, RowsPerSecond: f.arrivals.rate(now) * float64(time.Second), Waits: f.trace.waits}
+	e := Explained{Limit: f.limit, Policy: f.policy.Words(), Waiting: f.waiting, RowsPerSecond: f.arrivals.rate(now) * float64(time.Second), Waits: f.trace.waits}
 	for _, s := range f.shapes {
 		if s.curve.Known() {
 			e.Shapes = append(e.Shapes, ShapeCosts{Dims: s.dims, Best: s.curve.Best(), Curve: s.curve.Points()})

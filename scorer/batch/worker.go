@@ -13,13 +13,17 @@ import (
 
 var (
 	errLate = &scorer.Error{Status: scorer.DeadlineExceeded, Message: "the deadline passed before the work could start; send less at a time, or allow more time"}
+	errWait = &scorer.Error{Status: scorer.DeadlineExceeded, Message: "Request timeout expired: no device was free for as long as the request may wait; send less at a time, or allow more time"}
 	errGone = &scorer.Error{Status: scorer.Canceled, Message: "the request was cancelled before the work started"}
 )
 
 // late is what a job is told that could not have been done in time.
 func late(j *Job, now scorer.Instant, took time.Duration) error {
-	if j.Deadline <= now || j.latest != 0 && j.latest <= now {
+	switch {
+	case j.Deadline <= now:
 		return errLate
+	case j.latest != 0 && j.latest <= now:
+		return errWait
 	}
 	return scorer.Errorf(scorer.DeadlineExceeded, "not started: a run takes about %v, and %v were left of the allowed time; allow more time",
 		took.Round(10*time.Microsecond), j.Deadline.Sub(now).Round(10*time.Microsecond))

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice.dev/accel/tensor"
 	pb "sluice.dev/gateway/grpcapi/inferencepb"
@@ -138,6 +139,7 @@ func TestBadRequests(t *testing.T) {
 	oip(`{"id":7,"inputs":[]}`, "Unable to parse 'id': attempt to access JSON non-string as string")
 	oip(`{"parameters":{"triton_x":1},"inputs":[]}`, "reserved for Triton usage")
 	oip(`{"parameters":{"binary_data_output":1},"inputs":[]}`, "non-boolean as boolean")
+	oip(`{"parameters":{"priority":-1},"inputs":[]}`, "Unable to parse 'priority': it must be a whole number, 1 for the highest")
 	oip(`{"x":`+strings.Repeat("[", 200)+`}`, "nesting depth exceeds maximum allowed limit (100)")
 	oip("{\"x\":\"\x01\"}", "Invalid encoding in string")
 	oip("{\"id\":\"\xff\"}", "Invalid encoding in string")
@@ -491,4 +493,23 @@ func FuzzReadAnswer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a request asks of its scheduling is of that request alone.
+func TestParametersOfScheduling(t *testing.T) {
+	var r Infer
+	f := func(kind scorer.Kind, body []byte, timeout time.Duration, priority uint32) {
+		t.Helper()
+		_ = r.Decode(kind, digits, "m", "v", 0, body) // without inputs
+		if r.Timeout != timeout || r.Priority != priority {
+			t.Errorf("%q: a timeout of %v, priority %d; want %v, %d", body, r.Timeout, r.Priority, timeout, priority)
+		}
+	}
+	f(scorer.OIP, []byte(`{"parameters":{"timeout":7,"priority":2},"inputs":[]}`), 7*time.Microsecond, 2)
+	f(scorer.OIP, []byte(`{"inputs":[]}`), 0, 0)
+	f(scorer.OIP, []byte(`{"parameters":{"priority":18446744073709551615},"inputs":[]}`), 0, math.MaxUint32)
+	f(scorer.GRPC, marshal(t, &pb.ModelInferRequest{Parameters: map[string]*pb.InferParameter{
+		"timeout": {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: 7}}, "priority": {ParameterChoice: &pb.InferParameter_Uint64Param{Uint64Param: 2}},
+	}}), 7*time.Microsecond, 2)
+	f(scorer.GRPC, nil, 0, 0)
 }

@@ -144,14 +144,18 @@ func (r *Infer) parameter(entry []byte) error {
 	switch {
 	case !ok:
 		return ErrCut
-	case string(p.name) == "timeout":
+	case string(p.name) == "timeout" || string(p.name) == "priority":
 		if p.field != int64Param && p.field != uint64Param {
-			return bad("invalid value type for 'timeout' parameter, expected int64_param.")
+			return bad("invalid value type for '%s' parameter, expected int64_param.", p.name)
 		}
 		if p.field == int64Param && int64(p.n) < 0 {
-			return bad("invalid value for 'timeout', expected value >= 0.")
+			return bad("invalid value for '%s', expected value >= 0.", p.name)
 		}
-		r.Timeout = microseconds(p.n)
+		if p.name[0] == 't' {
+			r.Timeout = microseconds(p.n)
+		} else {
+			r.Priority = level(p.n)
+		}
 	case string(p.name) == "triton_enable_empty_final_response": // of a stream, whose answers always say which is the last
 	case bytes.HasPrefix(p.name, []byte("triton_")):
 		return errReserved

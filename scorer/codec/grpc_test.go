@@ -205,6 +205,8 @@ func TestBadProtobufRequests(t *testing.T) {
 	parameter("reserved for Triton usage", "triton_x", nil)
 	parameter("invalid value type for 'timeout' parameter, expected int64_param.", "timeout", &pb.InferParameter{ParameterChoice: &pb.InferParameter_StringParam{StringParam: "1"}})
 	parameter("invalid value for 'timeout', expected value >= 0.", "timeout", &pb.InferParameter{ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: -1}})
+	parameter("invalid value type for 'priority' parameter, expected int64_param.", "priority", &pb.InferParameter{})
+	parameter("invalid value for 'priority', expected value >= 0.", "priority", &pb.InferParameter{ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: -1}})
 	parameter("but missing required input", "triton_enable_empty_final_response", nil)
 
 	whole := marshal(t, &pb.ModelInferRequest{Id: "i", Inputs: []*grpcInput{good}})
@@ -243,7 +245,7 @@ func someRequests(t testing.TB) (list [][]byte) {
 	raw := &pb.ModelInferRequest{ModelName: "m", ModelVersion: "v", Id: "é", Inputs: []*grpcInput{
 		{Name: "b", Datatype: "BYTES", Shape: []int64{1, 1}}, {Name: "a", Datatype: "INT8", Shape: []int64{1, 2}},
 	}, RawInputContents: [][]byte{strs("x"), {1, 2}}, Outputs: []*grpcOutput{{Name: "c"}},
-		Parameters: map[string]*pb.InferParameter{"timeout": {ParameterChoice: &pb.InferParameter_Uint64Param{Uint64Param: 5}}, "x": {ParameterChoice: &pb.InferParameter_DoubleParam{DoubleParam: 1}}}}
+		Parameters: map[string]*pb.InferParameter{"timeout": {ParameterChoice: &pb.InferParameter_Uint64Param{Uint64Param: 5}}, "priority": {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: 2}}, "x": {ParameterChoice: &pb.InferParameter_DoubleParam{DoubleParam: 1}}}}
 	typed := &pb.ModelInferRequest{Inputs: []*grpcInput{
 		{Name: "a", Datatype: "INT8", Shape: []int64{2, 2}, Contents: &contents{IntContents: []int32{1, -1, 127, -128}}},
 		{Name: "b", Datatype: "BYTES", Shape: []int64{2, 1}, Contents: &contents{BytesContents: [][]byte{{}, {1, 2}}}},
@@ -296,7 +298,7 @@ func twin(req *pb.ModelInferRequest, sig *tensor.Signature) (data [][]byte, ok b
 	for name, p := range req.Parameters {
 		_, whole := p.GetParameterChoice().(*pb.InferParameter_Int64Param)
 		_, natural := p.GetParameterChoice().(*pb.InferParameter_Uint64Param)
-		if name == "timeout" && (!whole && !natural || p.GetInt64Param() < 0) ||
+		if (name == "timeout" || name == "priority") && (!whole && !natural || p.GetInt64Param() < 0) ||
 			strings.HasPrefix(name, "triton_") && name != "triton_enable_empty_final_response" {
 			return nil, false
 		}

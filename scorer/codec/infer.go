@@ -52,6 +52,9 @@ type Infer struct {
 	// Timeout is how long the request may wait for its run to start; 0 does not
 	// say. Source: Triton's parameter "timeout", in microseconds.
 	Timeout time.Duration
+	// Priority is the request's, 1 the highest; 0 does not say. Source: Triton's
+	// parameter "priority".
+	Priority uint32
 
 	kind    scorer.Kind
 	results bool   // the answer goes into "Results"
@@ -106,7 +109,7 @@ func (r *Infer) Size() int {
 // Append. model and version name what is called, for messages. Errors are
 // *scorer.Error.
 func (r *Infer) Decode(kind scorer.Kind, sig *tensor.Signature, model, version string, headLength int, body []byte) error {
-	r.kind, r.results, r.byRow, r.id, r.binary, r.Rows, r.Timeout = kind, false, false, nil, false, 1, 0
+	r.kind, r.results, r.byRow, r.id, r.binary, r.Rows, r.Timeout, r.Priority = kind, false, false, nil, false, 1, 0, 0
 	r.wanted, r.given = r.wanted[:0], r.given[:0]
 	r.memory, r.shapes, r.raws = r.memory[:0], r.shapes[:0], r.raws[:0]
 	var err error
@@ -210,6 +213,8 @@ func (r *Infer) parameters(s *scanner) {
 			r.binary = readFlag(s, "binary_data_output")
 		case string(name) == "timeout":
 			r.Timeout = microseconds(readNatural(s, "timeout", "a number of microseconds", math.MaxUint64))
+		case string(name) == "priority":
+			r.Priority = level(readNatural(s, "priority", "a whole number, 1 for the highest", math.MaxUint64))
 		case bytes.HasPrefix(name, []byte("triton_")):
 			s.fail("%v", errReserved)
 		default:
@@ -224,9 +229,10 @@ func microseconds(n uint64) time.Duration {
 	return time.Duration(min(n, most)) * time.Microsecond
 }
 
-var (
-	errReserved = scorer.Errorf(scorer.InvalidArgument, "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
-)
+// level is a priority, or the lowest that there can be.
+func level(n uint64) uint32 { return uint32(min(n, math.MaxUint32)) }
+
+var errReserved = scorer.Errorf(scorer.InvalidArgument, "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.")
 
 // members calls each for every member of a parameters object, whose value it reads.
 func (r *Infer) members(s *scanner, each func(name []byte)) {

@@ -179,23 +179,23 @@ const maxSlots = 1 << 16
 // Remote is one offer of a scorer. It implements scorer.Scorer. Once its
 // connection is gone, every request is answered Unavailable, not started.
 type Remote struct {
-	conn   *clientConn
-	number uint32
-	offer  atomic.Pointer[scorer.Offer]
+	conn  *clientConn
+	offer atomic.Pointer[numbered]
 }
 
 // Offer is what the scorer said last.
-func (r *Remote) Offer() scorer.Offer { return *r.offer.Load() }
+func (r *Remote) Offer() scorer.Offer { return r.offer.Load().Offer }
 
 // Score implements scorer.Scorer.
 func (r *Remote) Score(req *scorer.Request, resp *scorer.Response) {
 	c := r.conn
-	if !r.offer.Load().Knows(req.Kind) {
+	offer := r.offer.Load()
+	if !offer.Knows(req.Kind) {
 		resp.Fail(scorer.Unsupported, "the scorer is older than this gateway and does not know this kind of request; update it")
 		return
 	}
 	ticket := req.Wait.Arm()
-	stream, ok := c.send(r.number, req, ticket, resp)
+	stream, ok := c.send(offer, req, ticket, resp)
 	if !ok {
 		if req.Wait.Claim(ticket) {
 			req.Wait.Finish(ticket)
@@ -214,15 +214,12 @@ func (r *Remote) Score(req *scorer.Request, resp *scorer.Response) {
 
 // send registers a request and queues its frame. False: the connection is gone,
 // or has as many requests as it can have.
-func (c *clientConn) send(offer uint32, req *scorer.Request, ticket scorer.Ticket, resp *scorer.Response) (uint32, bool) {
+func (c *clientConn) send(offer *numbered, req *scorer.Request, ticket scorer.Ticket, resp *scorer.Response) (uint32, bool) {
 	h := header{
-		kind: typeRequest, code: uint8(req.Kind), offer: offer, head: uint32(req.HeadLength),
+		kind: typeRequest, code: uint8(req.Kind), offer: offer.Number, head: uint32(req.HeadLength),
 		left: micros(req.Deadline.Sub(scorer.Now())),
 	}
-	var trace *scorer.Trace
-	if req.Trace != (scorer.Trace{}) {
-		trace = &req.Trace
-	}
+	h.say(req, offer.Flags&flagNames != 0)
 	c.mu.Lock()
 	s := c.slot()
 	if s == nil {
@@ -231,7 +228,7 @@ func (c *clientConn) send(offer uint32, req *scorer.Request, ticket scorer.Ticke
 	}
 	s.wait, s.ticket, s.resp = req.Wait, ticket, resp
 	h.stream = s.stream
-	s.batch = c.frame(&h, trace, req.Body)
+	s.batch = c.frame(&h, req, req.Body)
 	c.waiting.Add(1)
 	c.flush()
 	return h.stream, true
@@ -320,6 +317,7 @@ func (c *clientConn) serve() error {
 // numbered is an offer on the wire.
 type numbered struct {
 	Number uint32 `json:"number"`
+	Flags  uint8  `json:"flags,omitempty"` // of requests that the scorer knows, beside those of the first release
 	scorer.Offer
 }
 
@@ -332,10 +330,10 @@ func (c *clientConn) offers(p []byte) error {
 	for _, o := range list {
 		r := c.remotes[o.Number]
 		if r == nil {
-			r = &Remote{conn: c, number: o.Number}
+			r = &Remote{conn: c}
 			c.remotes[o.Number] = r
 		}
-		r.offer.Store(&o.Offer)
+		r.offer.Store(&o)
 		remotes = append(remotes, r)
 	}
 	c.tell(func() { c.offered = remotes })

@@ -113,23 +113,19 @@ func (c *conn) pass() {
 	c.ready.Signal()
 }
 
-// frame appends a frame and returns the batch that it goes with; wake or flush
-// must follow. Holding mu.
-func (c *conn) frame(h *header, trace *scorer.Trace, body []byte) uint64 {
+// frame appends a frame, of a request with what that says of itself, and returns the
+// batch that it goes with; wake or flush must follow. Holding mu.
+func (c *conn) frame(h *header, req *scorer.Request, body []byte) uint64 {
 	h.total = uint32(len(body))
 	first := body[:min(len(body), chunk)]
 	if len(first) < len(body) {
 		h.flags |= flagMore
 		c.large = append(c.large, &outgoing{h.stream, body[len(first):]})
 	}
-	h.length = uint32(len(first))
-	if trace != nil {
-		h.flags |= flagTrace
-		h.length += traceSize
-	}
+	h.length = h.prefix() + uint32(len(first))
 	c.buf = h.append(c.buf)
-	if trace != nil {
-		c.buf = appendTrace(c.buf, trace)
+	if req != nil {
+		c.buf = h.appendPrefix(c.buf, req)
 	}
 	c.buf = append(c.buf, first...)
 	return c.batch

@@ -37,14 +37,15 @@ const (
 	flagMore       = 1 << iota // the body goes on in DATA frames
 	flagNotStarted             // of a response
 	flagTrace                  // a request's payload begins with its trace context
+	flagNames                  // then come its id and its trace state; sent to who says that it knows this
 )
 
 const (
 	headerSize = 36
 	traceSize  = 25
-	chunk      = 64 << 10          // most bytes of a body in one frame
-	maxPayload = chunk + traceSize // of any frame but OFFERS
-	maxOffers  = 16 << 20          // payload of OFFERS
+	chunk      = 64 << 10                                           // most bytes of a body in one frame
+	maxPayload = chunk + traceSize + scorer.MaxID + scorer.MaxState // of any frame but OFFERS
+	maxOffers  = 16 << 20                                           // payload of OFFERS
 	version    = 1
 )
 
@@ -62,8 +63,8 @@ type header struct {
 	head    uint32 // length of the JSON head
 	left    uint32 // REQUEST: microseconds until the deadline; RESPONSE: rows
 	total   uint32 // length of the whole body
-	queued  uint32 // RESPONSE: microseconds in the queue
-	running uint32 // RESPONSE: microseconds on the device
+	queued  uint32 // REQUEST: flow; RESPONSE: microseconds in the queue
+	running uint32 // REQUEST: class, length of the id, length of the trace state (2 bytes); RESPONSE: microseconds on the device
 }
 
 func (h *header) append(dst []byte) []byte {
@@ -97,16 +98,43 @@ func (h *header) parse(b []byte) error {
 	return nil
 }
 
+// say puts what a request says of itself into the header. names tells that its id and
+// trace state may be sent.
+func (h *header) say(req *scorer.Request, names bool) {
+	h.queued, h.running = req.Flow, uint32(uint8(req.Class))
+	if req.Trace != (scorer.Trace{}) {
+		h.flags |= flagTrace
+	}
+	if names && len(req.ID)+len(req.State) > 0 {
+		h.flags |= flagNames
+		h.running |= uint32(min(len(req.ID), scorer.MaxID))<<8 | uint32(min(len(req.State), scorer.MaxState))<<16
+	}
+}
+
+// names are the lengths of a request's id and trace state.
+func (h *header) names() (id, state uint32) {
+	if h.kind != typeRequest || h.flags&flagNames == 0 {
+		return 0, 0
+	}
+	return h.running >> 8 & 0xff, h.running >> 16
+}
+
+// prefix is how many bytes a payload has before its body.
+func (h *header) prefix() uint32 {
+	id, state := h.names()
+	if h.kind == typeRequest && h.flags&flagTrace != 0 {
+		return traceSize + id + state
+	}
+	return id + state
+}
+
 // plausible reports whether lengths agree: all of the body is here, or it goes on.
 func (h *header) plausible() bool {
-	body := h.length
-	if h.flags&flagTrace != 0 {
-		if body < traceSize {
-			return false
-		}
-		body -= traceSize
+	id, state := h.names()
+	if h.prefix() > h.length || id > scorer.MaxID || state > scorer.MaxState {
+		return false
 	}
-	more := h.flags&flagMore != 0
+	body, more := h.length-h.prefix(), h.flags&flagMore != 0
 	return h.head <= h.total && (more && body < h.total || !more && body == h.total)
 }
 
@@ -192,13 +220,28 @@ func (r *reader) hello() error {
 	return nil
 }
 
-func appendTrace(dst []byte, t *scorer.Trace) []byte {
-	return append(append(append(dst, t.TraceID[:]...), t.SpanID[:]...), t.Flags)
+// appendPrefix appends what comes before req's body.
+func (h *header) appendPrefix(dst []byte, req *scorer.Request) []byte {
+	if h.flags&flagTrace != 0 {
+		t := &req.Trace
+		dst = append(append(append(dst, t.TraceID[:]...), t.SpanID[:]...), t.Flags)
+	}
+	id, state := h.names()
+	return append(append(dst, req.ID[:id]...), req.State[:state]...)
 }
 
-func parseTrace(b []byte) (t scorer.Trace) {
-	copy(t.TraceID[:], b)
-	copy(t.SpanID[:], b[16:])
-	t.Flags = b[24]
-	return t
+// parsePrefix fills in req, in its own memory, and returns the body.
+func (h *header) parsePrefix(b []byte, req *scorer.Request) []byte {
+	req.Flow, req.Class = h.queued, scorer.Class(h.running)
+	if h.flags&flagTrace != 0 {
+		t := &req.Trace
+		copy(t.TraceID[:], b)
+		copy(t.SpanID[:], b[16:])
+		t.Flags = b[24]
+		b = b[traceSize:]
+	}
+	id, state := h.names()
+	req.ID = append(req.ID[:0], b[:id]...)
+	req.State = append(req.State[:0], b[id:id+state]...)
+	return b[id+state:]
 }

@@ -67,11 +67,19 @@ type pair struct {
 }
 
 func connect(t testing.TB, network string) *pair {
-	p := &pair{handler: &echo{hold: make(chan struct{})}, remotes: make(chan []*Remote, 1000), address: "127.0.0.1:0"}
+	e := &echo{hold: make(chan struct{})}
+	p := connectTo(t, network, e)
+	p.handler = e
+	t.Cleanup(func() { close(e.hold) })
+	return p
+}
+
+func connectTo(t testing.TB, network string, h Handler) *pair {
+	p := &pair{remotes: make(chan []*Remote, 1000), address: "127.0.0.1:0"}
 	if network == "unix" {
 		p.address = filepath.Join(t.TempDir(), "lane")
 	}
-	p.server = NewServer(ServerConfig{}, p.handler)
+	p.server = NewServer(ServerConfig{}, h)
 	p.server.Announce(offers)
 	l, err := net.Listen(network, p.address)
 	if err != nil {
@@ -82,7 +90,6 @@ func connect(t testing.TB, network string) *pair {
 	go func() { served <- p.server.Serve(l) }()
 	p.client = Dial(ClientConfig{Network: network, Address: p.address, OnOffers: func(r []*Remote) { p.remotes <- r }})
 	t.Cleanup(func() {
-		close(p.handler.hold)
 		_ = p.client.Close()
 		_ = p.server.Close()
 		if err := <-served; err != nil {
@@ -161,6 +168,116 @@ func TestAnOlderScorerIsNotSentWhatItDoesNotKnow(t *testing.T) {
 	}
 	if got := a.ask(r, scorer.Stats, nil); got != scorer.OK {
 		t.Errorf("a scorer that knows statistics was not asked: %v", got)
+	}
+}
+
+// keeper is echo, and keeps the last request.
+type keeper struct {
+	echo
+	last scorer.Request
+}
+
+func (k *keeper) Handle(offer int, r *Request) {
+	k.last = r.Request
+	k.last.ID, k.last.State = bytes.Clone(r.ID), bytes.Clone(r.State)
+	k.echo.Handle(offer, r)
+}
+
+func TestWhatARequestSaysOfItselfArrives(t *testing.T) {
+	k := &keeper{}
+	r := connectTo(t, "unix", k).remote()
+	long := bytes.Repeat([]byte("0123456789"), 60)
+	f := func(size int, trace scorer.Trace, class scorer.Class, flow uint32, id, state []byte) {
+		t.Helper()
+		a, body := newAsker(), bytes.Repeat([]byte("b"), size)
+		a.req.Trace, a.req.Class, a.req.Flow, a.req.ID, a.req.State = trace, class, flow, id, state
+		if s := a.ask(r, scorer.OIP, body); s != scorer.OK || !bytes.Equal(a.resp.Body, body) {
+			t.Errorf("%d bytes came back as %v with %d bytes", size, s, len(a.resp.Body))
+		}
+		got := &k.last
+		if got.Trace != trace || got.Class != class || got.Flow != flow || !bytes.Equal(got.ID, id[:min(len(id), scorer.MaxID)]) || !bytes.Equal(got.State, state[:min(len(state), scorer.MaxState)]) {
+			t.Errorf("%v %d %d %q %q arrived as %+v", trace, class, flow, id, state, got)
+		}
+	}
+	traced := scorer.Trace{TraceID: [16]byte{1, 15: 16}, SpanID: [8]byte{17, 7: 24}, Flags: 1}
+	for _, size := range []int{0, 1, chunk, chunk + 1, 3 * chunk} {
+		f(size, traced, -2, 1<<32-1, []byte("an id"), []byte("vendor=x"))
+		f(size, scorer.Trace{}, 1, 0, nil, nil)
+		f(size, traced, 0, 7, nil, long[:scorer.MaxState])
+		f(size, scorer.Trace{}, scorer.HighestClass, 7, long[:scorer.MaxID], nil)
+		f(size, traced, 0, 7, long, long)
+	}
+}
+
+// Of an older scorer the names stay here, and what it does not look at does no harm.
+func TestAnOlderScorerIsSentNoNames(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "lane"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	offered := make(chan []*Remote, 10)
+	c := Dial(ClientConfig{Network: "unix", Address: l.Addr().String(), OnOffers: func(r []*Remote) { offered <- r }})
+	defer c.Close()
+	n, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	payload := []byte(`[{"number":3,"endpoint":"e","version":"v","window":4}]`) // as the first release writes it
+	offers := header{kind: typeOffers, length: uint32(len(payload))}
+	_, _ = n.Write(append(offers.append(hello()), payload...))
+	r := (<-offered)[0]
+	a := newAsker()
+	a.req.Trace, a.req.Class, a.req.Flow, a.req.ID, a.req.State = scorer.Trace{Flags: 1}, 1, 7, []byte("an id"), []byte("vendor=x")
+	done := make(chan scorer.Status)
+	go func() { done <- a.ask(r, scorer.OIP, []byte("body")) }()
+	read := newReader(n)
+	if err := read.hello(); err != nil {
+		t.Fatal(err)
+	}
+	var h header
+	p, err := read.next(&h)
+	if err != nil || h.kind != typeRequest || h.flags != flagTrace || h.offer != 3 || string(p[traceSize:]) != "body" {
+		t.Errorf("got %+v %q, %v", h, p, err)
+	}
+	answer := header{kind: typeResponse, stream: h.stream, length: 2, total: 2}
+	_, _ = n.Write(append(answer.append(nil), "ok"...))
+	if s := <-done; s != scorer.OK || string(a.resp.Body) != "ok" {
+		t.Errorf("answered %v %q", s, a.resp.Body)
+	}
+}
+
+// A request of an older gateway is a normal one of nobody in particular.
+func TestAnOlderGatewayIsServed(t *testing.T) {
+	k := &keeper{last: scorer.Request{Class: 1, Flow: 1, ID: []byte("another")}}
+	n, err := net.Dial("unix", connectTo(t, "unix", k).address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	request := header{kind: typeRequest, flags: flagTrace, stream: 1 << 16, left: 1e6, length: traceSize + 4, total: 4}
+	frame := append(append(request.append(hello()), make([]byte, traceSize)...), "body"...)
+	if _, err := n.Write(frame); err != nil {
+		t.Fatal(err)
+	}
+	read := newReader(n)
+	if err := read.hello(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		var h header
+		p, err := read.next(&h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.kind != typeResponse {
+			continue // offers
+		}
+		if scorer.Status(h.code) != scorer.OK || string(p) != "body" || k.last.Class != 0 || k.last.Flow != 0 || len(k.last.ID)+len(k.last.State) != 0 {
+			t.Errorf("answered %v %q; the request was %+v", scorer.Status(h.code), p, k.last)
+		}
+		return
 	}
 }
 
@@ -461,6 +578,7 @@ func killScorerUnderLoad(t *testing.T, r *Remote, cmd *exec.Cmd) {
 func TestScoreDoesNotAllocate(t *testing.T) {
 	r := connect(t, "unix").remote()
 	a, body := newAsker(), make([]byte, 500)
+	a.req.Trace, a.req.Flow, a.req.ID, a.req.State = scorer.Trace{Flags: 1}, 7, []byte("0123456789abcdef0123456789abcdef0123"), []byte("vendor=x")
 	for range 100 {
 		a.ask(r, scorer.OIP, body)
 	}
@@ -474,6 +592,8 @@ func TestScoreDoesNotAllocate(t *testing.T) {
 func FuzzServer(f *testing.F) {
 	request := header{kind: typeRequest, stream: 1 << 16, left: 1000, length: 3, total: 3}
 	f.Add(append(request.append(nil), "abc"...))
+	named := header{kind: typeRequest, flags: flagTrace | flagNames, stream: 1 << 16, length: traceSize + 8, total: 3, running: 2<<8 | 3<<16}
+	f.Add(append(append(named.append(nil), make([]byte, traceSize)...), "idabcabc"...))
 	more := header{kind: typeRequest, flags: flagMore, stream: 1 << 16, length: 3, total: 5}
 	data := header{kind: typeData, stream: 1 << 16, length: 2}
 	f.Add(append(data.append(append(more.append(nil), "abc"...)), "de"...))
@@ -501,7 +621,7 @@ func FuzzClient(f *testing.F) {
 		here, there := net.Pipe()
 		c := &clientConn{conn: newConn(here, nil), client: &Client{config: ClientConfig{MaxBody: 1 << 16, OnOffers: func([]*Remote) {}}}, remotes: map[uint32]*Remote{}}
 		r := &Remote{conn: c}
-		r.offer.Store(&scorer.Offer{})
+		r.offer.Store(&numbered{})
 		done := make(chan scorer.Status)
 		go func() { done <- newAsker().ask(r, scorer.OIP, []byte("x")) }()
 		ended := make(chan struct{})

@@ -130,7 +130,7 @@ func (s *Server) announce() {
 	for i, o := range s.offers {
 		if o.Window > 0 {
 			o.Window = max(o.Window/len(s.conns), 1)
-			list = append(list, numbered{uint32(i), o})
+			list = append(list, numbered{uint32(i), flagNames, o})
 		}
 	}
 	payload, err := json.Marshal(list)
@@ -209,13 +209,10 @@ type serverConn struct {
 	streams []*Request // by index; guarded by conn.mu
 }
 
-// Request is a request that came over the lane.
+// Request is a request that came over the lane, lent until Reply. Nobody waits at its
+// Wait.
 type Request struct {
-	Kind       scorer.Kind
-	HeadLength int
-	Body       []byte // until Reply
-	Deadline   scorer.Instant
-	Trace      scorer.Trace
+	scorer.Request
 
 	conn     *serverConn
 	stream   uint32
@@ -263,7 +260,7 @@ func (r *Request) recycle() {
 	if cap(r.Body) > maxKept {
 		return
 	}
-	*r = Request{Body: r.Body[:0]}
+	*r = Request{Request: scorer.Request{Body: r.Body[:0], ID: r.ID[:0], State: r.State[:0]}}
 	requests.Put(r)
 }
 
@@ -318,9 +315,7 @@ func (c *serverConn) request(h *header, p []byte) error {
 	r := requests.Get().(*Request)
 	r.Kind, r.HeadLength, r.Deadline = scorer.Kind(h.code), int(h.head), scorer.Now().Add(duration(h.left))
 	r.conn, r.stream, r.offer, r.total = c, h.stream, h.offer, int(h.total)
-	if h.flags&flagTrace != 0 {
-		r.Trace, p = parseTrace(p), p[traceSize:]
-	}
+	p = h.parsePrefix(p, &r.Request)
 	c.server.inFlight.Add(1)
 	if err := c.enter(r); err != nil {
 		c.server.inFlight.Add(-1)

@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +17,12 @@ import (
 type Costs interface {
 	LoadCosts(name string) ([]byte, error)
 	SaveCosts(name string, data []byte) error
+}
+
+// costs are what was learnt of a version, and of which arrangement of its runs.
+type costs struct {
+	Threads int                `json:"threads"` // of a run
+	Shapes  []batch.ShapeCosts `json:"shapes"`
 }
 
 // Keep has what is learnt kept in store. To be called before the first Stage.
@@ -33,7 +40,7 @@ func (s *Set) save(v *Version) {
 	if s.store == nil || len(learnt) == 0 {
 		return
 	}
-	data, err := json.Marshal(learnt)
+	data, err := json.Marshal(costs{v.threads, learnt})
 	if err == nil {
 		err = s.store.SaveCosts(v.kept, data)
 	}
@@ -43,23 +50,25 @@ func (s *Set) save(v *Version) {
 }
 
 // restore is what was kept; what cannot be read is learnt anew.
-func (s *Set) restore(name string) (learnt []batch.ShapeCosts) {
+func (s *Set) restore(name string) (kept costs) {
 	if s.store == nil {
-		return nil
+		return costs{}
 	}
 	data, err := s.store.LoadCosts(name)
 	if err == nil && len(data) > 0 {
-		err = json.Unmarshal(data, &learnt)
+		if err = json.Unmarshal(data, &kept); err == nil && kept.Threads < 1 {
+			err = errors.New("it does not say how many threads a run had")
+		}
 	}
 	if err != nil {
 		s.log.Warn("what runs cost is learnt anew", "file", name, "error", err)
-		return nil
+		return costs{}
 	}
-	return learnt
+	return kept
 }
 
 // costsKey names what is kept of a model on a device: all that changes what a run
-// costs, or which sizes were tried.
+// costs, or which sizes were tried. 0 threads are those that were chosen.
 func costsKey(digest, driver string, d accel.Device, threads, maxBatch int) string {
 	clean := func(r rune) rune {
 		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -30,7 +31,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type device struct {
 	null.Driver
 	gate   chan struct{}
-	fail   error // of Open
+	fail   error       // of Open
+	broken atomic.Bool // every run fails
 	open   atomic.Int64
 	inside atomic.Int64
 }
@@ -69,6 +71,9 @@ func (c call) Run() error {
 	defer d.inside.Add(-1)
 	if d.gate != nil {
 		<-d.gate
+	}
+	if d.broken.Load() {
+		return errors.New("out of order")
 	}
 	return c.Call.Run()
 }
@@ -326,6 +331,54 @@ func TestBeyondAWireTheAnswersAreTheSame(t *testing.T) {
 	s.Start()
 	if got := <-r.got; got.Status != scorer.Canceled {
 		t.Errorf("a request that nobody waits for: %v", got.Status)
+	}
+}
+
+// A model's failure is written down by the names that a client knows its request by,
+// not once per request.
+func TestFailuresAreWrittenDown(t *testing.T) {
+	d := &device{}
+	s, v := single(t, d, 1)
+	var out bytes.Buffer
+	v.log = slog.New(slog.NewJSONHandler(&out, nil))
+	d.broken.Store(true)
+	req := request(time.Minute)
+	req.ID, req.State, req.Trace = []byte("17"), []byte("a=b"), scorer.Trace{TraceID: [16]byte{0xab}, SpanID: [8]byte{0xcd}}
+	var resp scorer.Response
+	for range 3 {
+		if v.Score(req, &resp); resp.Status != scorer.ModelFailed {
+			t.Fatalf("answered %v %s", resp.Status, resp.Body)
+		}
+	}
+	wants := func(unsaid float64) {
+		t.Helper()
+		var got map[string]any
+		if err := json.Unmarshal(out.Bytes(), &got); err != nil { // one line
+			t.Fatal(err, out.String())
+		}
+		for key, want := range map[string]any{
+			"level": "WARN", "msg": "request failed", "endpoint": "e", "version": "a", "error": "the model failed: out of order", "request_id": "17",
+			"trace_id": "ab000000000000000000000000000000", "parent_id": "cd00000000000000", "trace_state": "a=b", "others_unsaid": unsaid,
+		} {
+			if got[key] != want {
+				t.Errorf("%s is %v; want %v", key, got[key], want)
+			}
+		}
+	}
+	wants(0)
+	out.Reset()
+	v.failures.next.Store(0) // later
+	r := &reply{got: make(chan scorer.Response, 1)}
+	v.Put(*req, r)
+	s.Start()
+	<-r.got
+	wants(2)
+	wrong := request(time.Minute)
+	wrong.Body = []byte("{}")
+	out.Reset()
+	v.failures.next.Store(0)
+	if v.Score(wrong, &resp); out.Len() > 0 {
+		t.Errorf("a client's mistake is written down: %s", out.String())
 	}
 }
 

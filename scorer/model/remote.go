@@ -22,6 +22,7 @@ type Pending interface {
 type remote struct {
 	version *Version
 	pending Pending
+	req     scorer.Request
 	infer   codec.Infer
 	job     batch.Job
 	resp    scorer.Response
@@ -37,12 +38,14 @@ const inlineBody = 64 << 10
 // lent until then; req.Wait is not used. It is sure to run only after the set's
 // next Start.
 func (v *Version) Put(req scorer.Request, p Pending) {
+	r := remotes.Get().(*remote)
+	r.version, r.pending, r.req = v, p, req
 	if len(req.Body) <= inlineBody {
-		v.put(&req, p)
+		r.put()
 		return
 	}
 	go func() { // ends with the request; Close waits for its job
-		v.put(&req, p)
+		r.put()
 		v.queue.Start(0)
 	}()
 }
@@ -66,17 +69,16 @@ func (s *Set) Abandon() {
 	}
 }
 
-func (v *Version) put(req *scorer.Request, p Pending) {
-	r := remotes.Get().(*remote)
-	r.version, r.pending = v, p
+func (r *remote) put() {
+	v := r.version
 	r.resp.Reset()
 	r.job.Owner = r
-	if req.Kind == scorer.Stats {
+	if r.req.Kind == scorer.Stats {
 		v.report(&r.resp)
 		r.reply()
 		return
 	}
-	err := v.decode(req, &r.infer, &r.job)
+	err := v.decode(&r.req, &r.infer, &r.job)
 	if err == nil {
 		if err = v.queue.Put(&r.job); err == nil {
 			return
@@ -108,8 +110,9 @@ func (r *remote) Done(job *batch.Job, out []tensor.Tensor, err error) {
 
 // reply answers and gives r back.
 func (r *remote) reply() {
+	r.version.note(&r.req, &r.resp)
 	r.pending.Reply(&r.resp)
-	r.version, r.pending = nil, nil
+	r.version, r.pending, r.req = nil, nil, scorer.Request{}
 	if cap(r.resp.Body) <= maxKept && r.infer.Size() <= maxKept {
 		remotes.Put(r)
 	}

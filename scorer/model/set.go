@@ -168,28 +168,35 @@ func (s *Set) load(c Config) (*Version, error) {
 		}
 		return inst, nil
 	}
-	inst, err := open(c.Threads)
+	name := costsKey(c.digest, driver.Name(), device, c.Threads, c.MaxBatch)
+	kept := s.restore(name)
+	threads := c.Threads
+	if threads == 0 {
+		threads = kept.Threads // as they were chosen before, and the costs are of
+	}
+	inst, err := open(threads)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.Batching.CheckPad(inst.Signature()); err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", c.Path, err), inst.Close())
 	}
-	kept := costsKey(c.digest, driver.Name(), device, c.Threads, c.MaxBatch)
-	limit, learnt, err := warmUp(inst, c.MaxBatch, s.restore(kept))
+	limit, learnt, err := warmUp(inst, c.MaxBatch, kept.Shapes)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
 	}
-	threads := c.Threads
 	if threads == 0 {
-		if inst, threads, err = chooseThreads(inst, open, device.Slots, learnt); err != nil {
+		if inst, threads, err = chooseThreads(inst, open, device.Slots, limit, learnt); err != nil {
 			return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
+		}
+		if threads > 1 && c.MaxBatch == 0 {
+			limit = room(learnt[0].Curve)
 		}
 	}
 	s.log.Info("model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
 		"device", device.Name, "max_batch", limit, "threads", threads, "digest", c.digest, "seconds", time.Since(began).Seconds())
 	v := s.open(c, driver.Name(), device, inst, batch.Options{Limit: limit, Width: threads, Policy: c.Batching, Learnt: learnt})
-	v.kept, v.loading = kept, time.Since(began)
+	v.kept, v.threads, v.loading = name, threads, time.Since(began)
 	return v, nil
 }
 
@@ -240,7 +247,7 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 		reach.Labels = c.Plan.Labels
 	}
 	return &Version{
-		config: c, inst: inst, device: device, queue: r.Open(inst, o), tally: counts, reach: reach,
+		config: c, inst: inst, device: device, queue: r.Open(inst, o), tally: counts, reach: reach, log: s.log,
 		offer: scorer.Offer{
 			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
 			// Two batches per slot: one that runs, and one that gathers meanwhile.

@@ -23,8 +23,8 @@ const (
 
 // chooseThreads measures and returns the instance that is to be used, how many
 // threads its runs have, and has made learnt its costs; the other one is closed. A
-// model that cannot be timed keeps one thread.
-func chooseThreads(inst accel.Instance, open func(threads int) (accel.Instance, error), slots int, learnt []batch.ShapeCosts) (accel.Instance, int, error) {
+// model that cannot be timed keeps one thread. limit is the most rows of a run.
+func chooseThreads(inst accel.Instance, open func(threads int) (accel.Instance, error), slots, limit int, learnt []batch.ShapeCosts) (accel.Instance, int, error) {
 	if slots < 2 || !inst.Signature().Batchable() || !known(inst.Signature()) || len(learnt) != 1 || len(learnt[0].Curve) == 0 || learnt[0].Curve[0].Time < longRun {
 		return inst, 1, nil
 	}
@@ -32,7 +32,7 @@ func chooseThreads(inst accel.Instance, open func(threads int) (accel.Instance, 
 	if err != nil {
 		return inst, 1, err
 	}
-	points, err := search(2*fastest(learnt[0].Curve).Rows, func(rows int) (batch.Point, error) { return timeRuns(all, rows) })
+	points, err := search(limit, func(rows int) (batch.Point, error) { return timeRuns(all, rows) })
 	if err != nil {
 		return inst, 1, errors.Join(err, all.Close())
 	}

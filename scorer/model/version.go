@@ -22,9 +22,13 @@ type Version struct {
 	tally  *tally
 	offer  scorer.Offer
 	reach  codec.Reach // of its requests
+	log    *slog.Logger
+
+	failures failures
 
 	loading time.Duration // how long it took
 	kept    string        // where Costs has what its runs cost
+	threads int           // of a run
 }
 
 // Offer says what the version is and how much of it may be in flight.
@@ -54,6 +58,7 @@ func (v *Version) decode(req *scorer.Request, in *codec.Infer, job *batch.Job) e
 		return err
 	}
 	job.In, job.Rows, job.Deadline, job.Start = in.Inputs, in.Rows, req.Deadline, 0
+	job.Class, job.Flow, job.Priority = req.Class, req.Flow, in.Priority
 	if in.Timeout > 0 {
 		if now := scorer.Now(); in.Timeout < req.Deadline.Sub(now) {
 			job.Start = now.Add(in.Timeout)
@@ -75,21 +80,14 @@ func (v *Version) encode(in *codec.Infer, job *batch.Job, out []tensor.Tensor, r
 
 // fail answers with an error.
 func fail(resp *scorer.Response, err error) {
-	known, ok := err.(*scorer.Error)
-	if !ok {
-		known = &scorer.Error{Status: scorer.Internal, Message: "the request could not be answered"}
-	}
+	known := scorer.Known(err)
 	resp.Fail(known.Status, known.Message)
 	resp.NotStarted = known.Status == scorer.Unavailable
 }
 
 // count counts a job that ended without an answer.
 func (v *Version) count(job *batch.Job, err error) {
-	status := scorer.Internal
-	if known, ok := err.(*scorer.Error); ok {
-		status = known.Status
-	}
-	v.tally.fail(status, job.Queue+job.Device)
+	v.tally.fail(scorer.Known(err).Status, job.Queue+job.Device)
 }
 
 // local is one request of a caller in this process, who waits for it.
@@ -155,6 +153,7 @@ func (v *Version) Score(req *scorer.Request, resp *scorer.Response) {
 	} else {
 		v.encode(&l.infer, &l.job, l.out, resp)
 	}
+	v.note(req, resp)
 	l.free()
 }
 

@@ -90,7 +90,7 @@ func Front(c *cobra.Command, o *serve.Options) {
 	f.IntVar(&o.HTTPLimits.Head, "max-header", 16<<10, "most bytes of a request's line and headers; more get 431")
 	f.DurationVar(&o.HTTPLimits.Read, "read-timeout", time.Minute, "how long a request may take to arrive, from its first byte to its last; a slower one gets 408")
 	f.DurationVar(&o.HTTPLimits.Idle, "idle-timeout", 5*time.Minute, "how long a connection may be idle; set it longer than that of the load balancer in front")
-	f.Int64Var(&o.MaxLarge, "max-large", 1<<30, "most bytes, in sum and at a time, of bodies over 64 KiB; above that they get 503")
+	f.Int64Var(&o.MaxLarge, "max-large", 1<<30, "most bytes, in sum and at a time, of bodies over 64 KiB, which then get 503, and of gRPC messages without their end, whose connections are then closed")
 	f.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM file of the certificate and its chain; with it scoring and management are served over TLS, and a changed file is served at once")
 	f.StringVar(&o.TLS.Key, "tls-key", "", "PEM file of the certificate's key")
 	f.StringVar(&o.TLS.Authority, "tls-client-ca", "", "PEM file of the authority whose certificates clients must have; empty asks for none")

@@ -127,13 +127,13 @@ func newFront(o Options) (*front, error) {
 	f.keeper = newKeeper(f.registry, f.state, o.File)
 	f.keys = newKeyring(f.state, o.Out)
 	m := metrics.New(f.registry)
-	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
-	f.registry.MustRegister(f.path)
-	f.others = newUpstreams(f.path, o)
 	secret, err := f.state.Secret(o.Secret)
 	if err != nil {
 		return nil, err
 	}
+	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused(), Secret: secret})
+	f.registry.MustRegister(f.path)
+	f.others = newUpstreams(f.path, o)
 	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys.find, Secret: secret, Slots: f.state, Log: o.Log})
 	if o.TLS != (certs.Files{}) {
 		if f.certs, err = certs.Load(o.TLS); err != nil {
@@ -145,7 +145,7 @@ func newFront(o Options) (*front, error) {
 		MaxConnectionsPerClient: o.HTTPLimits.ConnectionsPerClient, ReadTimeout: o.HTTPLimits.Read, IdleTimeout: o.HTTPLimits.Idle,
 		Version: o.Version, Log: o.Log,
 	}
-	g := grpcapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log}
+	g := grpcapi.Config{MaxBody: o.MaxBody, MaxReceiving: o.MaxLarge, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
 		if c.TLS, err = f.certs.Server("http/1.1"); err != nil {
 			return nil, fmt.Errorf("--tls-cert: %w", err)
@@ -164,7 +164,7 @@ func newFront(o Options) (*front, error) {
 	}
 	c.Triton, g.Triton = extensions(o.HTTP), extensions(o.GRPC)
 	f.http, f.grpc = httpapi.New(f.path, c), grpcapi.New(f.path, g)
-	f.registry.MustRegister(f.http)
+	f.registry.MustRegister(f.http, f.grpc)
 	return f, nil
 }
 

@@ -137,9 +137,7 @@ func (s *shelf) put(versions map[model.Key]*model.Version) []scorer.Offer {
 
 // Handle implements lane.Handler.
 func (s *shelf) Handle(offer int, r *lane.Request) {
-	(*s.versions.Load())[offer].Put(scorer.Request{
-		Kind: r.Kind, HeadLength: r.HeadLength, Body: r.Body, Deadline: r.Deadline, Trace: r.Trace,
-	}, r)
+	(*s.versions.Load())[offer].Put(r.Request, r)
 }
 
 // Handled implements lane.Handler.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -156,10 +157,23 @@ func endpointOf(m *repository.Model) *spec.Endpoint {
 		v := &m.Versions[i]
 		e.Spec.Versions = append(e.Spec.Versions, spec.Version{
 			Name: v.Name(), Model: v.Path, Default: i == 0, MaxQueueWaitMs: int(max((wait+time.Millisecond-1)/time.Millisecond, 1)),
+			MaxConcurrentRequestsPerContainer: concurrent(m.Config),
 		})
 	}
 	e.Default()
 	return e
+}
+
+// concurrent is how many requests a model is sent at a time; 0 is automatic. Triton has
+// one queue, in which priorities and a limit count; here it is the scorer's, so as
+// many go there as may wait, beside those that run.
+func concurrent(c *repository.Config) int {
+	b := &c.Batching
+	if b.MaxQueueSize == 0 && b.PriorityLevels < 2 {
+		return 0
+	}
+	const waiting, rows = 1024, 64 // where they are not said
+	return min(cmp.Or(b.MaxQueueSize, waiting)+runtime.NumCPU()*max(c.MaxBatch, rows)+1, 1<<20)
 }
 
 // configsOf are a model's versions as the scorer needs them.
@@ -168,7 +182,7 @@ func configsOf(m *repository.Model) (list []model.Config) {
 		v := &m.Versions[i]
 		list = append(list, model.Config{
 			Endpoint: m.Config.Name, Version: v.Name(), Path: v.Path, Plan: m.Config,
-			Accelerator: m.Config.Accelerator, Threads: m.Config.Threads, MaxBatch: max(m.Config.MaxBatch, 0),
+			Accelerator: m.Config.Accelerator, Threads: m.Config.Threads, MaxBatch: max(m.Config.MaxBatch, 0), Batching: policy(&m.Config.Batching),
 		})
 	}
 	return list
@@ -195,6 +209,9 @@ func (m *models) registered(loaded map[string]*repository.Model) registry {
 		plan.Name = c.Endpoint
 		c.Path, c.Plan = v.Path, &plan
 		c.Threads, c.MaxBatch = cmp.Or(c.Threads, plan.Threads), cmp.Or(c.MaxBatch, max(plan.MaxBatch, 0))
+		if c.Batching == nil {
+			c.Batching = policy(&plan.Batching)
+		}
 		if c.Accelerator == model.Auto {
 			c.Accelerator = plan.Accelerator
 		}

@@ -10,6 +10,7 @@ import (
 	"sluice.dev/accel/null"
 	"sluice.dev/accel/ort"
 	"sluice.dev/accel/ort/library"
+	"sluice.dev/accel/sim"
 	"sluice.dev/deploy/repository"
 	"sluice.dev/deploy/spec"
 	"sluice.dev/gateway"
@@ -65,7 +66,7 @@ func Sluice(ctx context.Context, o Options) error {
 // newSet makes the set of models over the drivers that this build has. A missing
 // ONNX Runtime is an error only where a model needs it.
 func newSet(o Options, r prometheus.Registerer) (*model.Set, error) {
-	drivers := []accel.Driver{null.New()}
+	drivers := []accel.Driver{null.New(), sim.New()}
 	path, err := library.Find(library.Config{Path: o.Library})
 	if err == nil {
 		var cpu *ort.CPU

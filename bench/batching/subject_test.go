@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"sluice.dev/accel"
+	"sluice.dev/accel/tensor"
+)
+
+// scarce is a model that can be bound once.
+type scarce struct {
+	accel.Instance
+	bound, closed int
+}
+
+var errScarce = errors.New("no more")
+
+func (s *scarce) Signature() *tensor.Signature { return &tensor.Signature{} }
+
+func (s *scarce) Bind(_, _ []tensor.Tensor) (accel.Call, error) {
+	if s.bound == 1 {
+		return nil, errScarce
+	}
+	s.bound++
+	return scarceCall{s}, nil
+}
+
+type scarceCall struct{ *scarce }
+
+func (scarceCall) Run() error                   { return nil }
+func (scarceCall) Terminate()                   {}
+func (scarceCall) Output(int) (_ tensor.Tensor) { return }
+func (c scarceCall) Close() error               { c.closed++; return nil }
+
+// What was bound before a slot that cannot be is closed, and nothing runs on.
+func TestALoopThatCannotBeginLeavesNothing(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	model := &scarce{}
+	m := &bareModel{model, &subject{}, 2}
+	if _, err := m.loop(1, time.Minute); !errors.Is(err, errScarce) {
+		t.Errorf("error %v", err)
+	}
+	if model.closed != 1 {
+		t.Errorf("%d of %d calls are closed", model.closed, model.bound)
+	}
+}

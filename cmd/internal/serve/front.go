@@ -72,7 +72,9 @@ type HTTPLimits struct {
 	Connections          int           // at a time
 	ConnectionsPerClient int           // of one address
 	Head                 int           // bytes of a request's head
+	Handshake            time.Duration // for a TLS handshake
 	Read                 time.Duration // for a whole request once it began
+	Write                time.Duration // to take what is written at once of an answer
 	Idle                 time.Duration // between requests
 }
 
@@ -95,6 +97,7 @@ type front struct {
 	memory   *shm.Regions                              // nil allows none
 	admin    string                                    // the management key; empty for none
 	managed  string                                    // URL of the management API; empty for none
+	manager  *http.Server                              // serves it; nil for none
 	specs    atomic.Pointer[map[string]*spec.Endpoint] // what is served now
 }
 
@@ -142,8 +145,8 @@ func newFront(o Options) (*front, error) {
 	}
 	c := httpapi.Config{
 		MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, MaxHeader: o.HTTPLimits.Head, MaxConnections: o.HTTPLimits.Connections,
-		MaxConnectionsPerClient: o.HTTPLimits.ConnectionsPerClient, ReadTimeout: o.HTTPLimits.Read, IdleTimeout: o.HTTPLimits.Idle,
-		Version: o.Version, Log: o.Log,
+		MaxConnectionsPerClient: o.HTTPLimits.ConnectionsPerClient, HandshakeTimeout: o.HTTPLimits.Handshake, ReadTimeout: o.HTTPLimits.Read,
+		WriteTimeout: o.HTTPLimits.Write, IdleTimeout: o.HTTPLimits.Idle, Version: o.Version, Log: o.Log,
 	}
 	g := grpcapi.Config{MaxBody: o.MaxBody, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
@@ -386,9 +389,10 @@ func (f *front) drain() error {
 	time.Sleep(f.o.DrainDelay) // whoever routes here has this long to notice
 	ctx, cancel := context.WithTimeout(context.Background(), f.o.DrainTimeout)
 	defer cancel()
-	grpc := make(chan error, 1)
-	go func() { grpc <- f.grpc.Shutdown(ctx) }()
-	if err := errors.Join(f.http.Shutdown(ctx), <-grpc); err != nil {
+	ended := make(chan error, 2)
+	go func() { ended <- f.grpc.Shutdown(ctx) }()
+	go func() { ended <- f.endManagement(ctx) }()
+	if err := errors.Join(f.http.Shutdown(ctx), <-ended, <-ended); err != nil {
 		return fmt.Errorf("drain: %w; %d requests were cut off", err, f.path.InFlight())
 	}
 	f.compiler.Close()

@@ -151,9 +151,6 @@ func (s *shelf) Canceled() { s.abandon() }
 // Gateway serves the endpoints of o.File with the scorers at o.Scorers, until
 // ctx ends.
 func Gateway(ctx context.Context, o Options) error {
-	if len(o.Scorers) == 0 {
-		return fmt.Errorf("no scorer; name at least one with --scorer unix:///PATH or --scorer HOST:PORT")
-	}
 	secure, err := laneCerts(ctx, o)
 	if err != nil {
 		return err
@@ -165,6 +162,9 @@ func Gateway(ctx context.Context, o Options) error {
 	d := &directory{path: f.path, certs: secure, replicas: map[*lane.Client][]*lane.Remote{}}
 	failed := make(chan error, 4)
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
+		if err := served(endpoints, o.Scorers); err != nil {
+			return err
+		}
 		s, err := f.compiler.Compile(endpoints)
 		if err != nil {
 			return err
@@ -193,6 +193,21 @@ func Gateway(ctx context.Context, o Options) error {
 		_ = c.Close() // nothing is in flight
 	}
 	return err
+}
+
+// served finds versions that only a scorer can serve where there is none.
+func served(endpoints []*spec.Endpoint, scorers []string) error {
+	if len(scorers) > 0 {
+		return nil
+	}
+	for _, e := range endpoints {
+		for i := range e.Spec.Versions {
+			if v := &e.Spec.Versions[i]; v.Upstream == nil {
+				return fmt.Errorf("endpoint %s, version %s: has a model, and no scorer is named; name one with --scorer unix:///PATH or --scorer HOST:PORT, or give the version an upstream", e.Metadata.Name, v.Name)
+			}
+		}
+	}
+	return nil
 }
 
 // directory knows which scorers offer which versions, and keeps the pools so.

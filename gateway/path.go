@@ -22,7 +22,7 @@ import (
 type Config struct {
 	// MaxQueue is how many requests may wait for one version; 0 means 1,024.
 	MaxQueue int
-	// Refused counts requests that reached no version; nil does not.
+	// Refused counts requests for endpoints that there are not; nil does not.
 	Refused *metrics.Refused
 }
 
@@ -61,6 +61,7 @@ func (p *Path) Serve(c *Call) {
 	c.Version, c.Endpoint = nil, nil
 	c.begin()
 	s := p.enter(c)
+	c.Generation = s.text
 	if status := p.serve(c, s); status != scorer.OK {
 		c.Response.Fail(status, c.message(status))
 	}
@@ -258,11 +259,11 @@ func (c *Call) deadline(own time.Duration) scorer.Instant {
 func (p *Path) record(c *Call) {
 	r := &c.Response
 	if c.Version == nil {
-		name := ""
+		refused := p.config.Refused
 		if c.Endpoint != nil {
-			name = c.Endpoint.Name
+			refused = c.Endpoint.Refused
 		}
-		p.config.Refused.Add(name, r.Status)
+		refused.Add(r.Status)
 		return
 	}
 	c.Version.Series.Add(r.Status, scorer.Now().Sub(c.start), c.waited+r.Queue)

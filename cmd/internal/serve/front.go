@@ -130,7 +130,7 @@ func newFront(o Options) (*front, error) {
 	f.keeper = newKeeper(f.registry, f.state, o.File)
 	f.keys = newKeyring(f.state, o.Out)
 	m := metrics.New(f.registry)
-	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
+	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused("")})
 	f.registry.MustRegister(f.path)
 	f.others = newUpstreams(f.path, o)
 	secret, err := f.state.Secret(o.Secret)

@@ -77,7 +77,11 @@ func newSet(o Options, r prometheus.Registerer) (*model.Set, error) {
 		o.Log.Warn("ONNX Runtime is not available", "error", err)
 		drivers = append(drivers, missing{err})
 	}
-	return model.NewSet(drivers, newBatchMetrics(r).observer, o.Log), nil
+	m := &batchMetrics{runs: map[model.Key]*runs{}}
+	set := model.NewSet(drivers, m.observer, o.Log)
+	m.served = set.Serving
+	r.MustRegister(m)
+	return set, nil
 }
 
 // missing stands for the CPU driver where its library cannot be used, and says

@@ -101,6 +101,15 @@ type front struct {
 	specs    atomic.Pointer[map[string]*spec.Endpoint] // what is served now
 }
 
+// compile makes the next snapshot, whose keys are kept.
+func (f *front) compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error) {
+	s, err := f.compiler.Compile(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	return s, f.keys.keep()
+}
+
 // apply makes s, compiled from endpoints, what requests see.
 func (f *front) apply(s *gateway.Snapshot, endpoints []*spec.Endpoint) {
 	if err := f.compiler.Apply(s); err != nil {
@@ -248,8 +257,19 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 // configure is what turns endpoints into what is served.
 type configure func(context.Context, []*spec.Endpoint) error
 
-// load reads the specification. Warnings are logged; the error has every finding.
-func load(o Options) ([]*spec.Endpoint, error) {
+// check finds what is wrong with an endpoint, and sets its defaults.
+func check(e *spec.Endpoint, validate func(*spec.Endpoint) spec.Findings) spec.Findings {
+	findings := validate(e)
+	if findings.Err() == nil {
+		findings = append(findings, e.ClusterOnly()...)
+		e.Default()
+	}
+	return findings
+}
+
+// load reads the specification, of which files may be as l knows them. Warnings are
+// logged; the error has every finding.
+func load(o Options, l *spec.Loader) ([]*spec.Endpoint, error) {
 	if o.File == "" {
 		return nil, nil // there is a model repository
 	}
@@ -257,16 +277,10 @@ func load(o Options) ([]*spec.Endpoint, error) {
 	if o.Repository.Dir != "" {
 		validate = (*spec.Endpoint).ValidateRegistered
 	}
-	endpoints, findings := spec.Load(o.File)
-	for _, e := range endpoints {
-		findings = append(findings, validate(e)...)
-	}
+	l.Check = func(e *spec.Endpoint) spec.Findings { return check(e, validate) }
+	endpoints, findings := l.Load(o.File)
 	if err := findings.Err(); err != nil {
 		return nil, err
-	}
-	for _, e := range endpoints {
-		findings = append(findings, e.ClusterOnly()...)
-		e.Default()
 	}
 	for _, w := range findings.Warnings() {
 		o.Log.Warn("specification", "finding", w.String())
@@ -279,10 +293,10 @@ func load(o Options) ([]*spec.Endpoint, error) {
 
 // first applies the specification; where that cannot be done, what was served last.
 func first(ctx context.Context, o Options, k *keeper, apply configure) ([]*spec.Endpoint, error) {
-	endpoints, err := load(o)
+	endpoints, err := load(o, &k.loader)
 	if err == nil {
 		if err = apply(ctx, endpoints); err == nil {
-			return endpoints, k.applied(endpoints)
+			return endpoints, k.applied()
 		}
 	}
 	k.failed()
@@ -348,7 +362,7 @@ func keyFiles(endpoints []*spec.Endpoint) *[]string {
 // reload applies the specification anew. One that cannot be applied changes
 // nothing, and nil is returned.
 func reload(ctx context.Context, o Options, k *keeper, apply configure) []*spec.Endpoint {
-	endpoints, err := load(o)
+	endpoints, err := load(o, &k.loader)
 	if err == nil {
 		err = apply(ctx, endpoints)
 	}
@@ -357,7 +371,7 @@ func reload(ctx context.Context, o Options, k *keeper, apply configure) []*spec.
 		o.Log.Error("specification not applied; what was served before goes on", "file", o.File, "error", err)
 		return nil
 	}
-	if err := k.applied(endpoints); err != nil {
+	if err := k.applied(); err != nil {
 		o.Log.Error("specification served, and not kept for the next start", "error", err)
 	}
 	o.Log.Info("specification applied", "file", o.File, "endpoints", len(endpoints))

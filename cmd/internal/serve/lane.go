@@ -46,8 +46,9 @@ func Scorer(ctx context.Context, o Options) error {
 	defer server.Close()
 	var draining atomic.Bool
 	failed := make(chan error, 2)
+	var plan planner
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
-		stage, err := set.Stage(ctx, configs(endpoints, nil))
+		stage, err := set.Stage(ctx, plan.configs(endpoints, nil))
 		if err != nil {
 			return err
 		}
@@ -165,7 +166,7 @@ func Gateway(ctx context.Context, o Options) error {
 		if err := served(endpoints, o.Scorers); err != nil {
 			return err
 		}
-		s, err := f.compiler.Compile(endpoints)
+		s, err := f.compile(endpoints)
 		if err != nil {
 			return err
 		}
@@ -276,5 +277,5 @@ func (d *directory) spread(s *gateway.Snapshot) {
 			}
 		}
 	}
-	fill(s, d.others, func(k gateway.Key) []gateway.Offered { return offered[k] })
+	fill(s, nil, d.others, func(k gateway.Key) ([]gateway.Offered, bool) { return offered[k], false })
 }

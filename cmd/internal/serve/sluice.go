@@ -110,6 +110,11 @@ type planner struct {
 func (p *planner) configs(endpoints []*spec.Endpoint, registered registry) (list []model.Config) {
 	before := p.plans
 	p.plans = make(map[string]*repository.Config, len(endpoints))
+	n := 0
+	for _, e := range endpoints {
+		n += len(e.Spec.Versions)
+	}
+	list = make([]model.Config, 0, n)
 	for _, e := range endpoints {
 		plan := before[e.Metadata.Name]
 		if plan == nil {

@@ -27,13 +27,14 @@ type Loader struct {
 	// findings to come; else only those of heads are kept.
 	Check func(*Endpoint) Findings
 
-	files []*loaded // of the last load
+	files   []*loaded // of the last load
+	scratch []byte
 }
 
 // File is a file that was read. Its data is not to be modified.
 type File struct {
-	Path string `json:"path"` // as it was given
-	Data []byte `json:"data"`
+	Path string // as it was given
+	Data []byte
 }
 
 // loaded is what became of a file.
@@ -46,32 +47,52 @@ type loaded struct {
 // Load is the function Load, checked. The endpoints are not to be modified.
 func (l *Loader) Load(path string) ([]*Endpoint, Findings) {
 	names, findings := filesAt(path)
-	files := make([]File, 0, len(names))
+	before := l.begin()
 	for _, name := range names {
-		data, err := readFile(name)
+		data, err := readFile(name, l.scratch)
+		l.scratch = data
 		if err != nil {
 			findings = append(findings, unreadable(name, err)...)
 			continue
 		}
-		files = append(files, File{name, data})
+		l.add(before, File{name, data})
 	}
-	endpoints, more := l.LoadFiles(files)
+	endpoints, more := l.end()
 	return endpoints, append(findings, more...)
 }
 
 // LoadFiles is Load of files that were read.
-func (l *Loader) LoadFiles(files []File) (endpoints []*Endpoint, findings Findings) {
+func (l *Loader) LoadFiles(files []File) ([]*Endpoint, Findings) {
+	before := l.begin()
+	for _, f := range files {
+		l.add(before, f)
+	}
+	return l.end()
+}
+
+// begin starts a load, and is what there was before it.
+func (l *Loader) begin() map[string]*loaded {
 	before := make(map[string]*loaded, len(l.files))
 	for _, f := range l.files {
 		before[f.Path] = f
 	}
 	l.files = nil
-	for _, file := range files {
-		f := before[file.Path]
-		if f == nil || !bytes.Equal(f.Data, file.Data) {
-			f = l.decode(file)
-		}
-		l.files = append(l.files, f)
+	return before
+}
+
+// add takes a file whose data is lent: as it was before, or decoded.
+func (l *Loader) add(before map[string]*loaded, file File) {
+	f := before[file.Path]
+	if f == nil || !bytes.Equal(f.Data, file.Data) {
+		file.Data = bytes.Clone(file.Data)
+		f = l.decode(file)
+	}
+	l.files = append(l.files, f)
+}
+
+// end is what the files became.
+func (l *Loader) end() (endpoints []*Endpoint, findings Findings) {
+	for _, f := range l.files {
 		endpoints, findings = append(endpoints, f.endpoints...), append(findings, f.findings...)
 	}
 	return endpoints, append(findings, duplicates(endpoints)...)
@@ -144,14 +165,17 @@ func (l *Loader) decode(file File) *loaded {
 	return f
 }
 
-// readFile reads one byte more than Decode takes, at most.
-func readFile(file string) ([]byte, error) {
+// readFile reads one byte more than Decode takes, at most, into the room of scratch or
+// more.
+func readFile(file string, scratch []byte) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return scratch, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, MaxFile+1))
+	b := bytes.NewBuffer(scratch[:0])
+	_, err = b.ReadFrom(io.LimitReader(f, MaxFile+1))
+	return b.Bytes(), err
 }
 
 func unreadable(file string, err error) Findings {

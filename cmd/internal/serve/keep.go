@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"path/filepath"
@@ -28,11 +29,26 @@ func newKeeper(r prometheus.Registerer, d state.Dir, file string) *keeper {
 	return k
 }
 
-// lastGood is what is kept: the files that were served, since what they became is many
-// times as large.
+// lastGood is the first line of what is kept: the files that were served follow it, as
+// they were. What they became is many times as large.
 type lastGood struct {
-	Of    string      `json:"of"` // path of the specification: another's is not ours
-	Files []spec.File `json:"files"`
+	Of    string     `json:"of"` // path of the specification: another's is not ours
+	Files []goodFile `json:"files"`
+}
+
+type goodFile struct {
+	Path string `json:"path"`
+	Size int    `json:"size"` // bytes
+}
+
+// files are what follows, in rest.
+func (g *lastGood) files(rest []byte) (list []spec.File) {
+	for _, f := range g.Files {
+		n := max(min(f.Size, len(rest)), 0)
+		list = append(list, spec.File{Path: f.Path, Data: rest[:n]})
+		rest = rest[n:]
+	}
+	return list
 }
 
 func (k *keeper) path() string {
@@ -49,19 +65,22 @@ func (k *keeper) applied() error {
 	if k.state == "" {
 		return nil
 	}
-	files := k.loader.Files()
-	for i := range files {
-		path, err := filepath.Abs(files[i].Path)
+	head := lastGood{Of: k.path()}
+	pieces := [][]byte{nil}
+	for _, f := range k.loader.Files() {
+		path, err := filepath.Abs(f.Path)
 		if err != nil {
 			return fmt.Errorf("keep the specification: %w", err)
 		}
-		files[i].Path = path
+		head.Files = append(head.Files, goodFile{path, len(f.Data)})
+		pieces = append(pieces, f.Data)
 	}
-	text, err := json.Marshal(lastGood{k.path(), files})
+	line, err := json.Marshal(head)
 	if err != nil {
 		return fmt.Errorf("keep the specification: %w", err)
 	}
-	return k.state.KeepGood(append(text, '\n'))
+	pieces[0] = append(line, '\n')
+	return k.state.KeepGood(pieces...)
 }
 
 // failed tells that the file could not be applied.
@@ -73,12 +92,13 @@ func (k *keeper) last() []*spec.Endpoint {
 		return nil
 	}
 	text, err := k.state.LastGood()
+	line, rest, _ := bytes.Cut(text, []byte("\n"))
 	var kept lastGood
-	if err != nil || json.Unmarshal(text, &kept) != nil || kept.Of != k.path() {
+	if err != nil || json.Unmarshal(line, &kept) != nil || kept.Of != k.path() {
 		return nil
 	}
 	loader := spec.Loader{Check: func(e *spec.Endpoint) spec.Findings { return check(e, (*spec.Endpoint).ValidateRegistered) }}
-	endpoints, findings := loader.LoadFiles(kept.Files)
+	endpoints, findings := loader.LoadFiles(kept.files(rest))
 	if findings.Err() != nil {
 		return nil // of a release with other rules
 	}

@@ -58,7 +58,7 @@ func (d Dir) Admin(generate func() string) (key string, fresh bool, err error) {
 }
 
 // kept is the text in a file, or what generate makes and store puts there.
-func kept(path string, generate func() string, store func(path string, data []byte) error) (text string, fresh bool, err error) {
+func kept(path string, generate func() string, store func(path string, pieces ...[]byte) error) (text string, fresh bool, err error) {
 	data, err := os.ReadFile(path)
 	text = strings.TrimSpace(string(data))
 	switch {
@@ -121,10 +121,10 @@ func (d Dir) SaveSlots(endpoint string, s *router.Slots) error {
 	return write(d.slotFile(endpoint), append(text, '\n'))
 }
 
-func (d Dir) goodFile() string { return filepath.Join(string(d), "last-good.json") }
+func (d Dir) goodFile() string { return filepath.Join(string(d), "last-good") }
 
-// KeepGood keeps the specification that is served.
-func (d Dir) KeepGood(text []byte) error { return write(d.goodFile(), text) }
+// KeepGood keeps the specification that is served, in pieces.
+func (d Dir) KeepGood(pieces ...[]byte) error { return write(d.goodFile(), pieces...) }
 
 // LastGood is what was kept last.
 func (d Dir) LastGood() ([]byte, error) { return os.ReadFile(d.goodFile()) }
@@ -144,20 +144,24 @@ func (d Dir) SaveCosts(name string, data []byte) error {
 }
 
 // write replaces a file as a whole, so that a crash leaves the old or the new one.
-func write(path string, data []byte) error { return put(path, data, (*os.File).Sync) }
+func write(path string, pieces ...[]byte) error { return put(path, pieces, (*os.File).Sync) }
 
 // replace is write that a crash of the machine may undo.
-func replace(path string, data []byte) error {
-	return put(path, data, func(*os.File) error { return nil })
+func replace(path string, pieces ...[]byte) error {
+	return put(path, pieces, func(*os.File) error { return nil })
 }
 
-func put(path string, data []byte, sync func(*os.File) error) error {
+func put(path string, pieces [][]byte, sync func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*")
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	defer os.Remove(f.Name()) // no longer there after the rename
-	_, err = f.Write(data)
+	for _, p := range pieces {
+		if _, err = f.Write(p); err != nil {
+			break
+		}
+	}
 	if err = errors.Join(err, sync(f), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -436,6 +436,14 @@ func (stuck) Score(req *scorer.Request, resp *scorer.Response) {
 	resp.Fail(scorer.Canceled, "gone")
 }
 
+// telling is stuck, and tells that it was asked.
+type telling chan struct{}
+
+func (a telling) Score(req *scorer.Request, resp *scorer.Response) {
+	a <- struct{}{}
+	stuck{}.Score(req, resp)
+}
+
 func TestAMirrorThatIsStuckIsNotInTheWay(t *testing.T) {
 	h := open(t)
 	const mirrored = `metadata: {name: digits}
@@ -564,9 +572,11 @@ spec:
     - {name: a, model: a.onnx, trafficPercentile: 100, default: true}
     - {name: b, model: b.onnx}`
 	h.keys["other"] = [2]string{"one"}
-	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: stuck{}, Offer: scorer.Offer{Window: 8}}})
+	asked := make(telling, 1)
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: asked, Offer: scorer.Offer{Window: 8}}})
 	h.apply(t, spec, strings.Replace(two, "digits", "other", 1))
-	h.ask("digits", "one") // its copy is under way until the mirror ends
+	h.ask("digits", "one")
+	<-asked // its copy is under way until the mirror ends
 	h.ask("other", "wrong")
 	count := func(name string) int {
 		t.Helper()

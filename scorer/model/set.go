@@ -224,7 +224,11 @@ func (st *Stage) load(c Config) (*Version, error) {
 			return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
 		}
 	}
-	s.log.Info("model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
+	level := slog.LevelInfo
+	if ok {
+		level = slog.LevelDebug // as another version of this stage
+	}
+	s.log.Log(context.Background(), level, "model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
 		"device", device.Name, "max_batch", limit, "threads", threads, "digest", c.digest, "seconds", time.Since(began).Seconds())
 	v := s.open(c, driver.Name(), device, inst, st.document(c.Plan, inst.Signature(), limit), batch.Options{Limit: limit, Width: threads, Policy: c.Batching, Learnt: learnt})
 	v.kept, v.loading = kept, time.Since(began)

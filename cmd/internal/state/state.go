@@ -156,7 +156,6 @@ func put(path string, pieces [][]byte, sync func(*os.File) error) error {
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
-	defer os.Remove(f.Name()) // no longer there after the rename
 	for _, p := range pieces {
 		if _, err = f.Write(p); err != nil {
 			break
@@ -166,6 +165,7 @@ func put(path string, pieces [][]byte, sync func(*os.File) error) error {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
+		_ = os.Remove(f.Name()) // the first error tells
 		return fmt.Errorf("write state: %w", err)
 	}
 	return nil

@@ -1,14 +1,19 @@
 package cmd
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -102,6 +107,37 @@ func TestKeysAreReplacedWhileServed(t *testing.T) {
 	_, base = serveMLP(t, dir, "{mode: key}")
 	if status(k.PrimaryKey) != 200 || status(k.SecondaryKey) != 200 {
 		t.Error("keys that were set are gone after a restart")
+	}
+}
+
+// What was asked of the management API when the process is to end is answered.
+func TestManagementIsDrained(t *testing.T) {
+	dir, management := t.TempDir(), free(t)
+	p, _ := serveMLP(t, dir, "{mode: key}", "--management", management)
+	c, err := net.Dial("tcp", management)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	admin := strings.TrimSpace(string(read(t, filepath.Join(dir, "state", "admin-key"))))
+	body := `{"keyType":"Primary","keyValue":null}`
+	fmt.Fprintf(c, "POST /services/digits/regenerateKeys HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", admin, len(body))
+	answers := bufio.NewReader(c)
+	if r, err := http.ReadResponse(answers, nil); err != nil || r.StatusCode != 100 {
+		t.Fatalf("the body is not asked for: %v, %v", r, err)
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	eventually(t, "no longer listening", func() bool {
+		another, err := net.Dial("tcp", management)
+		if err == nil {
+			_ = another.Close()
+		}
+		return err != nil
+	})
+	_, _ = io.WriteString(c, body) // what is answered tells
+	if r, err := http.ReadResponse(answers, nil); err != nil || r.StatusCode != 200 {
+		t.Errorf("got %v, %v; want the new keys", r, err)
 	}
 }
 

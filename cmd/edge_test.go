@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,7 +18,8 @@ import (
 func TestLimitsOfTheEdge(t *testing.T) {
 	at, admin := free(t), free(t)
 	start(t, "sluice", "serve", "--file", digits+"endpoint.yaml", "--http", at, "--metrics", admin, "--state", t.TempDir(),
-		"--max-connections", "4", "--max-connections-per-client", "3", "--max-header", "4096", "--read-timeout", "100ms", "--idle-timeout", "1h")
+		"--max-connections", "4", "--max-connections-per-client", "3", "--max-header", "4096", "--read-timeout", "100ms",
+		"--write-timeout", "100ms", "--idle-timeout", "1h")
 	eventually(t, "ready", ready(admin))
 	ask := func(sent string) (status int) {
 		t.Helper()
@@ -49,6 +51,15 @@ func TestLimitsOfTheEdge(t *testing.T) {
 	for _, want := range []string{`sluice_http_refused_total{reason="head_size"} 1`, `sluice_http_refused_total{reason="frame"} 1`, `sluice_http_timeouts_total{state="reading"} 1`, `sluice_http_connections{state="idle"} 0`} {
 		eventually(t, want, metric(want))
 	}
+	deaf, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
+	_ = deaf.SetDeadline(time.Now().Add(10 * time.Second))
+	for many := []byte(strings.Repeat("GET /v2 HTTP/1.1\r\nHost: a\r\n\r\n", 1000)); err == nil; _, err = deaf.Write(many) { // until it is cut off, unread
+	}
+	eventually(t, "a slow reader", metric(`sluice_http_timeouts_total{state="writing"} 1`))
 	for range 3 {
 		c, err := net.Dial("tcp", at)
 		if err != nil {
@@ -61,6 +72,28 @@ func TestLimitsOfTheEdge(t *testing.T) {
 		t.Errorf("a connection too many: answered %d; want 503", got)
 	}
 	eventually(t, "counted", metric(`sluice_http_refused_total{reason="client_connections"} 1`))
+}
+
+// A client that does not go on with its handshake is cut off when the flag says.
+func TestAHandshakeHasATimeLimit(t *testing.T) {
+	dir, at, admin := t.TempDir(), free(t), free(t)
+	_, cert, private := newAuthority(t).sign(2)
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	if err := errors.Join(os.WriteFile(certFile, cert, 0o600), os.WriteFile(keyFile, private, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	start(t, "sluice", "serve", "--file", digits+"endpoint.yaml", "--http", at, "--metrics", admin, "--state", dir,
+		"--tls-cert", certFile, "--tls-key", keyFile, "--handshake-timeout", "50ms")
+	eventually(t, "ready", ready(admin))
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(9 * time.Second)) // less than the default
+	if _, err := c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a silent client is kept for longer than the flag says")
+	}
 }
 
 // A tool may move the access log away; SIGHUP makes a new one.

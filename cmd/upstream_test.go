@@ -283,6 +283,33 @@ func TestAGatewayMixesAScorerAndAContainer(t *testing.T) {
 	}
 }
 
+// A gateway of servers of other kinds needs no scorer, and says which version does.
+func TestAGatewayOfUpstreamsNeedsNoScorer(t *testing.T) {
+	model, upstream := "{name: a, model: m.onnx}", "{name: a, upstream: {"+newContainer(t, "old").spec()+"}}"
+	serve := func(version string) (p *process, http, admin string) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "e.yaml")
+		text := "apiVersion: sluice.dev/v1alpha1\nkind: Endpoint\nmetadata: {name: digits}\nspec:\n  auth: {mode: none}\n  versions: [" + version + "]\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		http, admin = free(t), free(t)
+		return start(t, "gateway", "--file", file, "--http", http, "--metrics", admin, "--state", t.TempDir(), "--drain-delay", "10ms"), http, admin
+	}
+	p, http, admin := serve(upstream)
+	eventually(t, "ready", ready(admin))
+	if a := must(t, "POST", "http://"+http+scoreDigits, []byte(`{"data":[]}`)); a.status != 200 {
+		t.Errorf("answered %d %s", a.status, a.body)
+	}
+	p.stop()
+	p, _, _ = serve(model)
+	err := <-p.end
+	p.end <- err
+	if want := "endpoint digits, version a: has a model, and no scorer is named"; err == nil || !strings.Contains(p.log.String(), want) {
+		t.Errorf("%v, %s; want an error with %q", err, p.log, want)
+	}
+}
+
 // asIs passes gRPC's messages as they are.
 type asIs struct{}
 

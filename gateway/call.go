@@ -27,13 +27,14 @@ type Call struct {
 	ID         []byte        // that logs know it by, scorers' and other servers' included; the call's own memory
 
 	// The answer.
-	Response  scorer.Response
-	Endpoint  *Endpoint
-	Version   *Version
-	Reason    router.Reason
-	Principal *auth.Principal
-	Refusal   error         // of package auth: why the caller was not let in; nil if it was
-	RetryIn   time.Duration // how long a caller should wait; 0 says nothing
+	Response   scorer.Response
+	Endpoint   *Endpoint
+	Version    *Version
+	Generation []byte // of the snapshot that the request saw; not to be modified
+	Reason     router.Reason
+	Principal  *auth.Principal
+	Refusal    error         // of package auth: why the caller was not let in; nil if it was
+	RetryIn    time.Duration // how long a caller should wait; 0 says nothing
 
 	exceeded limit.Kind
 	meter    *limit.Meter // of a caller that is limited
@@ -149,7 +150,7 @@ const maxKept = 1 << 20
 // reset empties a call for its next request.
 func (c *Call) reset() {
 	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Copy, c.Headers = nil, nil, nil, 0, admit.Normal, AsConfigured, nil
-	c.Endpoint, c.Version, c.Principal, c.Refusal, c.replica, c.meter, c.RetryIn = nil, nil, nil, nil, nil, nil, 0
+	c.Endpoint, c.Version, c.Principal, c.Refusal, c.replica, c.meter, c.RetryIn, c.Generation = nil, nil, nil, nil, nil, nil, 0, nil
 	c.ID = c.ID[:0]
 	c.start, c.waited = 0, 0
 	c.wait.left.Store(false)

@@ -25,7 +25,7 @@ type Config struct {
 	// Secret keys the hash by which scorers tell callers apart; gateways that share it
 	// agree. nil makes one up.
 	Secret []byte
-	// Refused counts requests that reached no version; nil does not.
+	// Refused counts requests for endpoints that there are not; nil does not.
 	Refused *metrics.Refused
 }
 
@@ -66,6 +66,7 @@ func (p *Path) Serve(c *Call) {
 	c.begin()
 	s := p.enter(c)
 	defer c.snapshot.Store(nil) // also where a front end recovers from a bug
+	c.Generation = s.text
 	if status := p.serve(c, s); status != scorer.OK {
 		c.Response.Fail(status, c.message(status))
 	}
@@ -162,7 +163,7 @@ func (p *Path) Knows(credential []byte) (known bool, refusal error) {
 	known, refusal = s.knows(credential)
 	if refusal != nil {
 		status, _ := Refuse(refusal)
-		p.config.Refused.Add("", status)
+		p.config.Refused.Add(status)
 	}
 	return known, refusal
 }
@@ -319,11 +320,11 @@ func (c *Call) deadline(own time.Duration) scorer.Instant {
 func (p *Path) record(c *Call) {
 	r := &c.Response
 	if c.Version == nil {
-		name := ""
+		refused := p.config.Refused
 		if c.Endpoint != nil {
-			name = c.Endpoint.Name
+			refused = c.Endpoint.Refused
 		}
-		p.config.Refused.Add(name, r.Status)
+		refused.Add(r.Status)
 		return
 	}
 	c.Version.Series.Add(r.Status, scorer.Now().Sub(c.start), c.waited+r.Queue)

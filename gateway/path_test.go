@@ -422,10 +422,10 @@ func TestSwapWaitsForRequestsOfTheOldSnapshot(t *testing.T) {
 func TestRequestsAreCounted(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := metrics.New(reg)
-	h := open(t, gateway.Config{Refused: m.Refused()})
+	h := open(t, gateway.Config{Refused: m.Refused("")})
 	h.pool("a").SetReplicas(offered(8, &replica{name: "a"}))
 	for _, e := range h.path.Snapshot().Endpoints() {
-		e.Versions[0].Series = m.Series("digits", "a", "default")
+		e.Versions[0].Series, e.Refused = m.Series("digits", "a", "default"), m.Refused("digits")
 	}
 	for range 3 {
 		h.ask("digits", "a", h.key, 0)
@@ -461,7 +461,7 @@ func TestServeDoesNotAllocate(t *testing.T) {
 // ready is a house whose requests cost nothing but the path.
 func ready(t testing.TB) (*house, func()) {
 	m := metrics.New(prometheus.NewRegistry())
-	h := open(t, gateway.Config{Refused: m.Refused()})
+	h := open(t, gateway.Config{Refused: m.Refused("")})
 	h.pool("a").SetReplicas(offered(8, &replica{name: "a"}))
 	h.pool("b").SetReplicas(offered(8, &replica{name: "b"}))
 	for _, v := range h.path.Snapshot().Endpoint([]byte("digits")).Versions {

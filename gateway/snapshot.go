@@ -15,6 +15,7 @@ import (
 // generation number. A request sees one snapshot from start to end.
 type Snapshot struct {
 	Generation uint64
+	text       []byte // Generation, for answers
 	endpoints  map[string]*Endpoint
 	open       bool // an endpoint lets everybody in
 }
@@ -25,12 +26,13 @@ type Endpoint struct {
 	Auth     auth.Authenticator
 	PinScope string // that a token must have to pin a version, for answers that say so
 	Split    *router.Endpoint
-	Versions []*Version // as in Split; further ones serve only requests that name them
-	Sticky   *Sticky    // nil assigns every request by itself
-	Quota    *Quota     // nil does not limit callers
-	Mirror   *Mirror    // gets copies; nil is none
-	CORS     *CORS      // lets pages call; nil lets none
-	Fallback *Version   // serves where the assigned version has no ready replica; nil is none
+	Versions []*Version       // as in Split; further ones serve only requests that name them
+	Sticky   *Sticky          // nil assigns every request by itself
+	Quota    *Quota           // nil does not limit callers
+	Mirror   *Mirror          // gets copies; nil is none
+	CORS     *CORS            // lets pages call; nil lets none
+	Refused  *metrics.Refused // counts requests that reach no version; nil does not
+	Fallback *Version         // serves where the assigned version has no ready replica; nil is none
 }
 
 // Quota is what each caller may take.
@@ -73,8 +75,8 @@ type Version struct {
 
 // Tags are what answers say about the version that gave them.
 type Tags struct {
-	Name, Variant, Generation []byte
-	Reasons                   [router.Reasons][]byte
+	Name, Variant []byte
+	Reasons       *[router.Reasons][]byte
 }
 
 // Limits of one version.
@@ -87,19 +89,26 @@ type Limits struct {
 // Tags are the version's, not to be modified.
 func (v *Version) Tags() *Tags { return &v.tags }
 
-// NewSnapshot makes a snapshot of endpoints with different names.
+var (
+	variants = [...][]byte{router.Default: []byte(router.Default.String()), router.Control: []byte(router.Control.String()), router.Treatment: []byte(router.Treatment.String())}
+	reasons  = func() (text [router.Reasons][]byte) {
+		for r := range router.Reasons {
+			text[r] = []byte(r.String())
+		}
+		return text
+	}()
+)
+
+// NewSnapshot makes a snapshot of endpoints with different names. They may be in the
+// current one already.
 func NewSnapshot(generation uint64, endpoints []*Endpoint) *Snapshot {
-	s := &Snapshot{Generation: generation, endpoints: make(map[string]*Endpoint, len(endpoints))}
+	s := &Snapshot{Generation: generation, text: strconv.AppendUint(nil, generation, 10), endpoints: make(map[string]*Endpoint, len(endpoints))}
 	for _, e := range endpoints {
 		s.endpoints[e.Name] = e
 		s.open = s.open || e.Auth == auth.Open{}
 		for _, v := range e.Versions {
-			v.Endpoint = e.Name
-			v.tags = Tags{
-				Name: []byte(v.Name), Variant: []byte(v.Variant.String()), Generation: strconv.AppendUint(nil, generation, 10),
-			}
-			for r := range router.Reasons {
-				v.tags.Reasons[r] = []byte(r.String())
+			if v.tags.Name == nil { // else requests may be reading it
+				v.Endpoint, v.tags = e.Name, Tags{Name: []byte(v.Name), Variant: variants[v.Variant], Reasons: &reasons}
 			}
 		}
 	}

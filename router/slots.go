@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/dchest/siphash"
 )
@@ -16,10 +17,9 @@ import (
 // Slots is the sticky split of one endpoint: which version holds each of 10,000
 // slots, into which clients are hashed. The number of a version's slots is its
 // share in basis points, exactly. Immutable; a change of the shares makes a new
-// one that differs in as few slots as can be (Rebalance).
-type Slots struct {
-	held []holding // in the order of the versions
-}
+// one that differs in as few slots as can be (Rebalance). It is kept as the text that
+// MarshalText gives, since it is seldom looked at, and 20 KB otherwise.
+type Slots struct{ text string }
 
 // holding is the slots of one version. What came last is given up first, so that
 // a step back returns the clients that the step forward took.
@@ -36,32 +36,33 @@ func (s *Slots) Rebalance(versions []Version) (*Slots, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s != nil && slices.EqualFunc(s.held, versions, func(h holding, v Version) bool { return h.name == v.Name }) &&
-		slices.EqualFunc(s.held, shares, func(h holding, n int) bool { return len(h.slots) == n }) {
+	before := s.holdings()
+	if s != nil && slices.EqualFunc(before, versions, func(h holding, v Version) bool { return h.name == v.Name }) &&
+		slices.EqualFunc(before, shares, func(h holding, n int) bool { return len(h.slots) == n }) {
 		return s, nil
 	}
-	out := &Slots{held: make([]holding, len(versions))}
+	held := make([]holding, len(versions))
 	for i, v := range versions {
-		out.held[i].name = v.Name
+		held[i].name = v.Name
 	}
 	var free []uint16
-	for _, h := range s.holdings() {
+	for _, h := range before {
 		kept := 0
-		if i := out.find(h.name); i >= 0 {
+		if i := find(held, h.name); i >= 0 {
 			kept = min(len(h.slots), shares[i])
-			out.held[i].slots = slices.Clone(h.slots[:kept])
+			held[i].slots = slices.Clone(h.slots[:kept])
 		}
 		for i := len(h.slots) - 1; i >= kept; i-- {
 			free = append(free, h.slots[i])
 		}
 	}
-	for i := range out.held {
-		h := &out.held[i]
+	for i := range held {
+		h := &held[i]
 		lacks := shares[i] - len(h.slots)
 		h.slots = append(h.slots, free[:lacks]...) // the shares sum to all slots: they are there
 		free = free[lacks:]
 	}
-	return out, nil
+	return &Slots{write(held)}, nil
 }
 
 // unheld is the slots before there is a version.
@@ -73,20 +74,22 @@ var unheld = func() []holding {
 	return []holding{h}
 }()
 
+// holdings are the slots of each version, in the order of the versions.
 func (s *Slots) holdings() []holding {
 	if s == nil {
 		return unheld
 	}
-	return s.held
+	held, _ := parse(s.text) // is what write wrote
+	return held
 }
 
-func (s *Slots) find(name string) int {
-	return slices.IndexFunc(s.held, func(h holding) bool { return h.name == name })
+func find(held []holding, name string) int {
+	return slices.IndexFunc(held, func(h holding) bool { return h.name == name })
 }
 
 // owners is the index of each slot's holder.
 func (s *Slots) owners() (list [whole]uint8) {
-	for i, h := range s.held {
+	for i, h := range s.holdings() {
 		for _, slot := range h.slots {
 			list[slot] = uint8(i)
 		}
@@ -95,9 +98,12 @@ func (s *Slots) owners() (list [whole]uint8) {
 }
 
 // MarshalText is the holdings as runs, such as "v1=0-8999 v2=9999-9500,9000-9499".
-func (s *Slots) MarshalText() ([]byte, error) {
+func (s *Slots) MarshalText() ([]byte, error) { return []byte(s.text), nil }
+
+// write is holdings as text.
+func write(held []holding) string {
 	var b []byte
-	for _, h := range s.held {
+	for _, h := range held {
 		b = append(append(b, h.name...), '=')
 		for from := 0; from < len(h.slots); {
 			to := run(h.slots[from:]) + from
@@ -109,7 +115,7 @@ func (s *Slots) MarshalText() ([]byte, error) {
 		}
 		b = append(b, ' ')
 	}
-	return b, nil
+	return string(b)
 }
 
 // run is the last index up to which slots go up, or down, by one.
@@ -131,13 +137,22 @@ var errSlots = errors.New("not a list of sticky slots")
 
 // UnmarshalText reads what MarshalText wrote.
 func (s *Slots) UnmarshalText(b []byte) error {
-	*s = Slots{}
+	held, err := parse(string(b))
+	if err != nil {
+		return err
+	}
+	s.text = write(held)
+	return nil
+}
+
+// parse reads what write wrote.
+func parse(text string) (held []holding, err error) {
 	var seen [whole]bool
 	count := 0
-	for text := range strings.FieldsSeq(string(b)) {
+	for text := range strings.FieldsSeq(text) {
 		name, runs, ok := strings.Cut(text, "=")
-		if !ok || s.find(name) >= 0 || len(s.held) == MaxVersions {
-			return fmt.Errorf("%w: %.80q", errSlots, text)
+		if !ok || find(held, name) >= 0 || len(held) == MaxVersions {
+			return nil, fmt.Errorf("%w: %.80q", errSlots, text)
 		}
 		h := holding{name: name}
 		for text := range strings.SplitSeq(runs, ",") {
@@ -148,11 +163,11 @@ func (s *Slots) UnmarshalText(b []byte) error {
 			from, err1 := strconv.ParseUint(a, 10, 16)
 			to, err2 := strconv.ParseUint(b, 10, 16)
 			if !ok || err1 != nil || err2 != nil || from >= whole || to >= whole {
-				return fmt.Errorf("%w: %.80q", errSlots, text)
+				return nil, fmt.Errorf("%w: %.80q", errSlots, text)
 			}
 			for slot, step := int(from), sign(int(to)-int(from)); ; slot += step {
 				if seen[slot] {
-					return fmt.Errorf("%w: slot %d twice", errSlots, slot)
+					return nil, fmt.Errorf("%w: slot %d twice", errSlots, slot)
 				}
 				seen[slot] = true
 				h.slots = append(h.slots, uint16(slot))
@@ -162,12 +177,12 @@ func (s *Slots) UnmarshalText(b []byte) error {
 				}
 			}
 		}
-		s.held = append(s.held, h)
+		held = append(held, h)
 	}
 	if count != whole {
-		return fmt.Errorf("%w: %d slots", errSlots, count)
+		return nil, fmt.Errorf("%w: %d slots", errSlots, count)
 	}
-	return nil
+	return held, nil
 }
 
 func sign(n int) int {
@@ -177,12 +192,13 @@ func sign(n int) int {
 	return 1
 }
 
-// SlotHash assigns clients to the slots of one endpoint. Immutable. The hash is
+// SlotHash assigns clients to the slots of one endpoint. Safe for concurrent use. The hash is
 // keyed, so that nobody without the secret can choose a slot, and the same on
 // every gateway that has it. Source: SipHash-2-4, https://131002.net/siphash/
 type SlotHash struct {
 	k0, k1 uint64
-	owner  [whole]uint8
+	slots  *Slots
+	owner  atomic.Pointer[[whole]uint8] // looked up when the first client comes
 }
 
 // NewSlotHash hashes by secret and the endpoint's name, so that endpoints put a
@@ -194,11 +210,21 @@ func NewSlotHash(secret []byte, endpoint string, slots *Slots) *SlotHash {
 	h.Write([]byte{0})
 	h.Write([]byte(endpoint))
 	sum := h.Sum(nil)
-	return &SlotHash{binary.LittleEndian.Uint64(sum), binary.LittleEndian.Uint64(sum[8:]), slots.owners()}
+	return &SlotHash{k0: binary.LittleEndian.Uint64(sum), k1: binary.LittleEndian.Uint64(sum[8:]), slots: slots}
 }
 
 // Assign is the index of the version that serves a client.
 func (s *SlotHash) Assign(client []byte) int {
 	slot, _ := bits.Mul64(siphash.Hash(s.k0, s.k1, client), whole)
-	return int(s.owner[slot])
+	owner := s.owner.Load()
+	if owner == nil {
+		owner = s.look()
+	}
+	return int(owner[slot])
+}
+
+func (s *SlotHash) look() *[whole]uint8 {
+	owner := s.slots.owners()
+	s.owner.Store(&owner)
+	return &owner
 }

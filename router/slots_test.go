@@ -36,8 +36,9 @@ func rebalance(t *testing.T, s *Slots, versions []Version) *Slots {
 // Moved is how many slots have another holder than in before.
 func (s *Slots) Moved(before *Slots) (n int) {
 	then, now := before.owners(), s.owners()
+	had, has := before.holdings(), s.holdings()
 	for slot := range whole {
-		if before.held[then[slot]].name != s.held[now[slot]].name {
+		if had[then[slot]].name != has[now[slot]].name {
 			n++
 		}
 	}

@@ -76,6 +76,11 @@ func New(p Pepper, primary, secondary string) *Keys {
 	return k
 }
 
+// Are reports whether the keys are these two; an empty or over-long one is none.
+func (k *Keys) Are(primary, secondary string) bool {
+	return *k.current.Load() == [2]digest{k.digest([]byte(primary)), k.digest([]byte(secondary))}
+}
+
 // Set replaces one key. When it returns, the one before is not good any more.
 func (k *Keys) Set(w Which, key string) {
 	k.mu.Lock()

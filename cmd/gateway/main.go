@@ -12,9 +12,10 @@ func main() {
 	var o serve.Options
 	var format, level string
 	root := &cobra.Command{
-		Use: "gateway --file FILE --scorer ADDRESS …", Short: "Take scoring requests and send them to scorers", Args: cobra.NoArgs,
+		Use: "gateway --file FILE [--scorer ADDRESS …]", Short: "Take scoring requests and send them to scorers", Args: cobra.NoArgs,
 		Long: `Take scoring requests for the endpoints of a specification, and send them to the
-scorers that offer their versions.
+scorers that offer their versions. Versions of servers of other kinds (upstream) need no
+scorer.
 
 The file is read again when it changes and on SIGHUP. Scorers may come and go at any
 time. On SIGTERM the gateway reports that it is not ready, finishes the requests that it
@@ -30,9 +31,8 @@ has, and ends.`,
 	cli.Process(root, &o, &format, &level)
 	cli.Front(root, &o)
 	cli.Lane(root, &o)
-	root.Flags().StringSliceVar(&o.Scorers, "scorer", nil, "address of a scorer: unix:///PATH, HOST:PORT or tls://HOST:PORT; may be given again (required)")
-	_ = root.MarkFlagRequired("scorer") // the flag is there
-	_ = root.MarkFlagRequired("file")
+	root.Flags().StringSliceVar(&o.Scorers, "scorer", nil, "address of a scorer: unix:///PATH, HOST:PORT or tls://HOST:PORT; may be given again; required where a version has a model")
+	_ = root.MarkFlagRequired("file") // the flag is there
 	root.AddCommand(cli.VersionCommand())
 	cli.Main(root)
 }

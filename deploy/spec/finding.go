@@ -80,6 +80,11 @@ type source struct {
 	faulty map[string]bool // by path
 }
 
+// head is what s knows of a document's head, which is less to keep.
+func (s *source) head() *source {
+	return &source{file: s.file, lines: map[string]int{"": s.lines[""], "metadata.name": s.lines["metadata.name"]}}
+}
+
 // finding is a Finding at path, or at what holds it.
 func (s *source) finding(path, message string) Finding {
 	f := Finding{Path: path, Message: message}

@@ -191,7 +191,7 @@ func about(c *gateway.Call) metadata.MD {
 		md["azureml-model-deployment"], md["x-sluice-version"] = name, name
 		md["x-sluice-variant"] = []string{string(tags.Variant)}
 		md["x-sluice-assign"] = []string{string(tags.Reasons[c.Reason])}
-		md["x-sluice-generation"] = []string{string(tags.Generation)}
+		md["x-sluice-generation"] = []string{string(c.Generation)}
 	}
 	return md
 }

@@ -133,7 +133,7 @@ func tag(out *fasthttp.Response, v *gateway.Version, c *gateway.Call) {
 	out.Header.SetCanonical(keyVersion, tags.Name)
 	out.Header.SetCanonical(keyVariant, tags.Variant)
 	out.Header.SetCanonical(keyAssign, tags.Reasons[c.Reason])
-	out.Header.SetCanonical(keyGeneration, tags.Generation)
+	out.Header.SetCanonical(keyGeneration, c.Generation)
 }
 
 var texts = map[bool][]byte{true: []byte("True"), false: []byte("False")}

@@ -14,6 +14,16 @@ type mirrors struct {
 	duration, absolute, relative                              *prometheus.HistogramVec
 }
 
+// histogram describes one with classic buckets, and native ones of 10% each.
+func histogram(name, help string, classic []float64) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: classic,
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  160,
+		NativeHistogramMinResetDuration: time.Hour,
+	}
+}
+
 // newMirrors makes and registers them. The version is the one that gets the copies.
 func newMirrors(r prometheus.Registerer) mirrors {
 	version := []string{"endpoint", "version"}
@@ -30,7 +40,7 @@ func newMirrors(r prometheus.Registerer) mirrors {
 		incomparable: counter("sluice_mirror_incomparable_total", "Copies whose answers have other outputs than those of their requests."),
 		rows:         counter("sluice_mirror_rows_total", "Rows whose first choices were compared."),
 		flipped:      counter("sluice_mirror_top1_disagreements_total", "Rows whose first choices differ."),
-		duration:     prometheus.NewHistogramVec(seconds("sluice_mirror_duration_seconds", "From the sending of a copy to its answer."), version),
+		duration:     prometheus.NewHistogramVec(histogram("sluice_mirror_duration_seconds", "From the sending of a copy to its answer.", seconds.classic), version),
 		absolute:     difference("sluice_mirror_absolute_difference", "The largest absolute difference of an answer to its copy's."),
 		relative:     difference("sluice_mirror_relative_difference", "The largest difference of an answer to its copy's, relative to the larger number."),
 	}
@@ -38,23 +48,35 @@ func newMirrors(r prometheus.Registerer) mirrors {
 	return m
 }
 
-// Mirror counts the copies of one endpoint. Nil counts nothing.
+// Mirror counts the copies of one endpoint. Nil counts nothing. Series are there
+// once they have counted: copies may be looked up, they are in nobody's way.
 type Mirror struct {
-	metrics                                *mirrors
-	labels                                 []string
-	disagreed, incomparable, rows, flipped prometheus.Counter
-	duration, absolute, relative           prometheus.Observer
+	metrics *mirrors
+	labels  []string
 }
 
 // Mirror is the place where copies to a version are counted.
 func (m *Metrics) Mirror(endpoint, version string) *Mirror {
-	l := []string{endpoint, version}
-	all := &m.mirrors
-	return &Mirror{
-		metrics: all, labels: l,
-		disagreed: all.disagreed.WithLabelValues(l...), incomparable: all.incomparable.WithLabelValues(l...),
-		rows: all.rows.WithLabelValues(l...), flipped: all.flipped.WithLabelValues(l...),
-		duration: all.duration.WithLabelValues(l...), absolute: all.absolute.WithLabelValues(l...), relative: all.relative.WithLabelValues(l...),
+	return &Mirror{metrics: &m.mirrors, labels: []string{endpoint, version}}
+}
+
+// Forget drops the series of a mirror that is no more: nobody counts there.
+func (m *Mirror) Forget() {
+	if m == nil {
+		return
+	}
+	all, l := m.metrics, m.labels
+	for status := range scorer.Statuses {
+		all.answered.DeleteLabelValues(l[0], l[1], scorer.Status(status).String())
+	}
+	for _, reason := range []string{QueueFull, TooLarge} {
+		all.dropped.DeleteLabelValues(l[0], l[1], reason)
+	}
+	for _, c := range []*prometheus.CounterVec{all.disagreed, all.incomparable, all.rows, all.flipped} {
+		c.DeleteLabelValues(l...)
+	}
+	for _, h := range []*prometheus.HistogramVec{all.duration, all.absolute, all.relative} {
+		h.DeleteLabelValues(l...)
 	}
 }
 
@@ -78,16 +100,16 @@ func (m *Mirror) Answered(status scorer.Status, took time.Duration, agreed bool)
 		return
 	}
 	m.metrics.answered.WithLabelValues(m.labels[0], m.labels[1], status.String()).Inc()
-	m.duration.Observe(took.Seconds())
+	m.metrics.duration.WithLabelValues(m.labels...).Observe(took.Seconds())
 	if !agreed {
-		m.disagreed.Inc()
+		m.metrics.disagreed.WithLabelValues(m.labels...).Inc()
 	}
 }
 
 // Incomparable counts two answers that have not the same outputs.
 func (m *Mirror) Incomparable() {
 	if m != nil {
-		m.incomparable.Inc()
+		m.metrics.incomparable.WithLabelValues(m.labels...).Inc()
 	}
 }
 
@@ -97,8 +119,9 @@ func (m *Mirror) Differ(absolute, relative float64, rows, flipped int) {
 		return
 	}
 	const most = 1e9 // so that sums stay finite
-	m.absolute.Observe(min(absolute, most))
-	m.relative.Observe(min(relative, most))
-	m.rows.Add(float64(rows))
-	m.flipped.Add(float64(flipped))
+	all := m.metrics
+	all.absolute.WithLabelValues(m.labels...).Observe(min(absolute, most))
+	all.relative.WithLabelValues(m.labels...).Observe(min(relative, most))
+	all.rows.WithLabelValues(m.labels...).Add(float64(rows))
+	all.flipped.WithLabelValues(m.labels...).Add(float64(flipped))
 }

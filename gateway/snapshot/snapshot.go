@@ -42,37 +42,38 @@ type Config struct {
 // KeyFinder resolves an endpoint's keys.
 type KeyFinder func(e *spec.Endpoint) (*apikey.Keys, error)
 
-// Compiler makes snapshot after snapshot for one path. It keeps what must outlive
-// them: where each endpoint's split is, and which versions are counted. Not safe
-// for concurrent use.
+// Compiler makes snapshot after snapshot for one path. Endpoints whose specification
+// does not change are the same in each; of the others it keeps what must outlive
+// their form. Not safe for concurrent use.
 type Compiler struct {
 	config     Config
 	issuer     *issue.Issuer
 	verifying  token.Slots
 	generation uint64
 	keysets    map[token.Source]*token.Keyset
-	kept            // of what is served
-	next       kept // of what was compiled last
-	series     map[labels]*metrics.Series
+	served     map[string]*compiled
+	next       map[string]*compiled // what was compiled last
 }
 
-// kept is what an endpoint takes from one snapshot to the next.
-type kept struct {
-	sequences map[string]*router.Sequence
-	slots     map[string]*router.Slots
-	meters    map[string]*limit.Meters
-	verifiers map[string]verifier
-	copiers   map[string]copier
+// compiled is an endpoint in the form that serves, what it was made of, and what the
+// next form takes from it. Immutable; what it points to may count and remember.
+type compiled struct {
+	spec     *spec.Endpoint
+	endpoint *gateway.Endpoint
+	sequence *router.Sequence
+	slots    *router.Slots // of sticky clients; nil if there are none
+	stored   *router.Slots // those of slots that the store has; nil if there are none
+	meters   *limit.Meters // of callers; nil if they are not limited
+	verifier verifier      // zero without tokens
+	copier   copier        // zero without a mirror
 }
 
 // copier sends an endpoint's copies, and what it was made of.
 type copier struct {
 	spec   spec.Mirror
 	copier *gateway.Copier
+	series *metrics.Mirror
 }
-
-// labels name the series of one version.
-type labels struct{ endpoint, version, variant string }
 
 // NewCompiler makes a compiler. Close ends it.
 func NewCompiler(c Config) *Compiler {
@@ -81,24 +82,25 @@ func NewCompiler(c Config) *Compiler {
 	}
 	return &Compiler{
 		config: c, issuer: issue.New(c.Secret), verifying: token.NewSlots(),
-		keysets: map[token.Source]*token.Keyset{}, series: map[labels]*metrics.Series{},
+		keysets: map[token.Source]*token.Keyset{}, served: map[string]*compiled{},
 	}
 }
 
-// Compile makes the next snapshot of endpoints, which are valid and have their
-// defaults. An error names every endpoint that cannot be served, and counts for
-// nothing. The pools' limits change with Apply.
+// Compile makes the next snapshot of endpoints, which are valid, have their
+// defaults, and do not change any more. An error names every endpoint that cannot be
+// served, and counts for nothing. The pools' limits change with Apply.
 func (c *Compiler) Compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error) {
-	var list []*gateway.Endpoint
+	list := make([]*gateway.Endpoint, 0, len(endpoints))
 	var errs []error
-	c.next = kept{map[string]*router.Sequence{}, map[string]*router.Slots{}, map[string]*limit.Meters{}, map[string]verifier{}, map[string]copier{}}
+	c.next = make(map[string]*compiled, len(endpoints))
 	for _, e := range endpoints {
-		compiled, err := c.endpoint(e)
+		k, err := c.endpoint(e)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("endpoint %s: %w", e.Metadata.Name, err))
 			continue
 		}
-		list = append(list, compiled)
+		c.next[e.Metadata.Name] = k
+		list = append(list, k.endpoint)
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -106,28 +108,56 @@ func (c *Compiler) Compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error
 	return gateway.NewSnapshot(c.generation+1, list), nil
 }
 
-func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
-	name := e.Metadata.Name
-	who, err := c.authenticator(e)
-	if err != nil {
-		return nil, err
+// endpoint compiles e, or takes it as it is served already.
+func (c *Compiler) endpoint(e *spec.Endpoint) (*compiled, error) {
+	before := c.served[e.Metadata.Name]
+	same := before != nil && (before.spec == e || reflect.DeepEqual(&before.spec.Spec, &e.Spec))
+	if same && !keyFiles(e) {
+		return before.of(e), nil
 	}
+	who, err := c.authenticator(e, before)
+	switch {
+	case err != nil:
+		return nil, err
+	case same && who.Authenticator == before.endpoint.Auth:
+		return before.of(e), nil
+	case before == nil:
+		before = &compiled{sequence: router.NewSequence()}
+	}
+	return c.compile(e, before, who)
+}
+
+// of is k for the same specification in another place of the files.
+func (k *compiled) of(e *spec.Endpoint) *compiled {
+	if k.spec == e {
+		return k
+	}
+	moved := *k
+	moved.spec = e
+	return &moved
+}
+
+// keyFiles reports whether e's keys may change without it.
+func keyFiles(e *spec.Endpoint) bool {
+	k := &e.Spec.Auth.Keys
+	return k.Primary != nil && k.Primary.File != "" || k.Secondary != nil && k.Secondary.File != ""
+}
+
+// compile makes the form of e that follows before.
+func (c *Compiler) compile(e *spec.Endpoint, before *compiled, who authenticator) (*compiled, error) {
+	name := e.Metadata.Name
+	next := &compiled{spec: e, sequence: before.sequence, verifier: who.verifier}
 	versions := make([]router.Version, len(e.Spec.Versions))
 	for i := range e.Spec.Versions {
 		versions[i] = place(&e.Spec.Versions[i])
 	}
-	sequence := c.sequences[name]
-	if sequence == nil {
-		sequence = router.NewSequence()
-	}
-	c.next.sequences[name] = sequence
 	// A specification has at most as many versions as a split; those that a model
 	// repository has beyond that serve only requests that name them.
-	split, err := router.New(name, versions[:min(len(versions), router.MaxVersions)], sequence)
+	split, err := router.New(name, versions[:min(len(versions), router.MaxVersions)], next.sequence)
 	if err != nil {
 		return nil, err
 	}
-	out := &gateway.Endpoint{Name: name, Auth: who, PinScope: pinScope(&e.Spec.Auth), Split: split}
+	out := &gateway.Endpoint{Name: name, Auth: who.Authenticator, PinScope: pinScope(&e.Spec.Auth), Split: split}
 	for i := range e.Spec.Versions {
 		v := c.version(name, versions[i], &e.Spec.Versions[i])
 		out.Versions = append(out.Versions, v)
@@ -135,13 +165,21 @@ func (c *Compiler) endpoint(e *spec.Endpoint) (*gateway.Endpoint, error) {
 			out.Fallback = v
 		}
 	}
-	out.Quota = c.quota(name, &e.Spec.Limits)
-	out.CORS = cors(e.Spec.CORS)
-	if out.Mirror, err = c.mirror(name, &e.Spec.Mirror, out); err != nil {
-		return nil, err
+	if c.config.Metrics != nil {
+		out.Refused = c.config.Metrics.Refused(name)
 	}
-	out.Sticky, err = c.sticky(e, versions)
-	return out, err
+	if out.Quota = quota(&e.Spec.Limits, before.meters); out.Quota != nil {
+		next.meters = out.Quota.Meters
+	}
+	out.CORS = cors(e.Spec.CORS)
+	if m := &e.Spec.Mirror; m.To != "" {
+		if next.copier, err = c.copier(name, m, before.copier); err != nil {
+			return nil, err
+		}
+		out.Mirror = &gateway.Mirror{To: out.Find([]byte(m.To)), Copier: next.copier.copier}
+	}
+	next.endpoint = out
+	return next, c.stick(next, before, versions)
 }
 
 // cors is which pages may call an endpoint; nil where none may.
@@ -164,98 +202,102 @@ func cors(s *spec.CORS) *gateway.CORS {
 }
 
 // quota is what an endpoint's callers may take; nil if that is not limited. The
-// meters go on as they are.
-func (c *Compiler) quota(endpoint string, l *spec.Limits) *gateway.Quota {
+// meters, nil if there are none yet, go on as they are.
+func quota(l *spec.Limits, m *limit.Meters) *gateway.Quota {
 	r := limit.Rates{Burst: time.Duration(l.BurstSeconds * float64(time.Second))}
 	r.PerSecond[limit.Requests], r.PerSecond[limit.Bytes] = l.RequestsPerSecond, l.BytesPerSecond
 	r.PerSecond[limit.Rows], r.PerSecond[limit.Device] = l.RowsPerSecond, l.DeviceSecondsPerSecond*float64(time.Second)
 	if r.PerSecond == [limit.Kinds]float64{} {
 		return nil
 	}
-	m := c.meters[endpoint]
 	if m == nil {
 		m = limit.NewMeters()
 	}
-	c.next.meters[endpoint] = m
 	return &gateway.Quota{Rates: r, Meters: m}
 }
 
-// mirror is who sends an endpoint's copies: the one that it has already, unless
-// its configuration has changed. Nil where there is none.
-func (c *Compiler) mirror(endpoint string, m *spec.Mirror, e *gateway.Endpoint) (*gateway.Mirror, error) {
-	if m.To == "" {
-		return nil, nil
+// copier is who sends an endpoint's copies: the one of before, unless its
+// configuration has changed.
+func (c *Compiler) copier(endpoint string, m *spec.Mirror, before copier) (k copier, err error) {
+	if before.spec == *m {
+		return before, nil
 	}
-	k, ok := c.copiers[endpoint]
-	if !ok || k.spec != *m {
-		config := gateway.CopierConfig{
-			Path: c.config.Path, BasisPoints: m.BasisPoints(), Concurrent: m.MaxConcurrent, Queued: m.MaxQueued, MaxBody: m.MaxBodyBytes,
-		}
-		if c.config.Metrics != nil {
-			config.Series = c.config.Metrics.Mirror(endpoint, m.To)
-		}
-		made, err := gateway.NewCopier(config)
-		if err != nil {
-			return nil, err
-		}
-		k = copier{*m, made}
+	k.spec = *m
+	if c.config.Metrics != nil {
+		k.series = c.config.Metrics.Mirror(endpoint, m.To)
 	}
-	c.next.copiers[endpoint] = k
-	return &gateway.Mirror{To: e.Find([]byte(m.To)), Copier: k.copier}, nil
+	k.copier, err = gateway.NewCopier(gateway.CopierConfig{
+		Path: c.config.Path, BasisPoints: m.BasisPoints(), Concurrent: m.MaxConcurrent, Queued: m.MaxQueued, MaxBody: m.MaxBodyBytes, Series: k.series,
+	})
+	return k, err
 }
 
-// closeCopiers ends those of before that are not used any more.
-func (c *Compiler) closeCopiers(before map[string]copier) {
-	for name, k := range before {
-		if c.copiers[name].copier != k.copier {
-			k.copier.Close()
-		}
+// end ends k, unless next, which may be nil, goes on with it.
+func (k *copier) end(next *compiled) {
+	if k.copier == nil || next != nil && next.copier.copier == k.copier {
+		return
+	}
+	k.copier.Close()
+	if next == nil || next.copier.spec.To != k.spec.To {
+		k.series.Forget()
 	}
 }
 
-// sticky is the slots of an endpoint that wants them.
-func (c *Compiler) sticky(e *spec.Endpoint, versions []router.Version) (*gateway.Sticky, error) {
-	if e.Spec.Split.Sticky == "" {
-		return nil, nil
+// stick finds the slots of next's clients, if it wants them.
+func (c *Compiler) stick(next, before *compiled, versions []router.Version) (err error) {
+	split := &next.spec.Spec.Split
+	if split.Sticky == "" {
+		return nil
 	}
-	name := e.Metadata.Name
-	before := c.slots[name]
-	if before == nil && c.config.Slots != nil {
-		var err error
-		if before, err = c.config.Slots.LoadSlots(name); err != nil {
-			return nil, err
+	name, slots := next.spec.Metadata.Name, before.slots
+	next.stored = before.stored
+	if slots == nil && c.config.Slots != nil {
+		if slots, err = c.config.Slots.LoadSlots(name); err != nil {
+			return err
 		}
+		next.stored = slots
 	}
-	slots, err := before.Rebalance(versions)
-	if err != nil {
-		return nil, err
+	if next.slots, err = slots.Rebalance(versions); err != nil {
+		return err
 	}
-	c.next.slots[name] = slots
-	return &gateway.Sticky{Header: e.Spec.Split.Header, Slots: router.NewSlotHash(c.config.Secret, name, slots)}, nil
+	next.endpoint.Sticky = &gateway.Sticky{Header: split.Header, Slots: router.NewSlotHash(c.config.Secret, name, next.slots)}
+	return nil
 }
 
-func (c *Compiler) authenticator(e *spec.Endpoint) (auth.Authenticator, error) {
+// authenticator says who calls an endpoint.
+type authenticator struct {
+	auth.Authenticator
+	verifier verifier // zero without tokens
+}
+
+func (c *Compiler) authenticator(e *spec.Endpoint, before *compiled) (a authenticator, err error) {
 	switch e.Spec.Auth.Mode {
 	case spec.AuthNone:
-		return auth.Open{}, nil
+		a.Authenticator = auth.Open{}
 	case spec.AuthToken:
-		return c.verifier(e.Metadata.Name, e.Spec.Auth.Token), nil
+		var known verifier
+		if before != nil {
+			known = before.verifier
+		}
+		a.verifier = c.verifier(e.Metadata.Name, e.Spec.Auth.Token, known)
+		a.Authenticator = a.verifier.verifier
+	default:
+		a.Authenticator, err = c.config.Keys(e)
 	}
-	return c.config.Keys(e)
+	return a, err
 }
 
 // verifier is the one that an endpoint has already, with the tokens that it knows,
 // unless more of its configuration has changed than what is revoked.
-func (c *Compiler) verifier(endpoint string, t *spec.Token) *token.Verifier {
+func (c *Compiler) verifier(endpoint string, t *spec.Token, known verifier) verifier {
 	v := verifier{spec: *t, revoked: token.Revoked{Before: t.Revoked.Time(), Subjects: t.Revoked.Subjects, IDs: t.Revoked.IDs}}
 	v.spec.Revoked = spec.Revoked{}
-	if known, ok := c.verifiers[endpoint]; ok && reflect.DeepEqual(known.spec, v.spec) {
+	if known.verifier != nil && reflect.DeepEqual(known.spec, v.spec) {
 		v.source, v.verifier = known.source, known.verifier
-	} else {
-		v.source, v.verifier = c.newVerifier(endpoint, t)
+		return v
 	}
-	c.next.verifiers[endpoint] = v
-	return v.verifier
+	v.source, v.verifier = c.newVerifier(endpoint, t)
+	return v
 }
 
 // verifier is what an endpoint's tokens are verified by, and what it was made of.
@@ -300,8 +342,8 @@ func pinScope(a *spec.Auth) string {
 // closeKeysets ends those that no verifier uses.
 func (c *Compiler) closeKeysets() {
 	used := map[token.Source]bool{}
-	for _, v := range c.verifiers {
-		used[v.source] = true
+	for _, k := range c.served {
+		used[k.verifier.source] = true
 	}
 	for source, k := range c.keysets {
 		if !used[source] {
@@ -314,10 +356,12 @@ func (c *Compiler) closeKeysets() {
 // Close ends what refreshes keys and sends copies. No request may be in flight any
 // more; the path is closed after it.
 func (c *Compiler) Close() {
-	copiers := c.copiers
-	c.verifiers, c.copiers = nil, nil
+	before := c.served
+	c.served = nil
 	c.closeKeysets()
-	c.closeCopiers(copiers)
+	for _, k := range before {
+		k.copier.end(nil)
+	}
 }
 
 // place is a version's place in the split.
@@ -342,11 +386,7 @@ func (c *Compiler) version(endpoint string, v router.Version, s *spec.Version) *
 		},
 	}
 	if c.config.Metrics != nil {
-		l := labels{endpoint, v.Name, v.Variant.String()}
-		if c.series[l] == nil {
-			c.series[l] = c.config.Metrics.Series(l.endpoint, l.version, l.variant)
-		}
-		out.Series = c.series[l]
+		out.Series = c.config.Metrics.Series(endpoint, v.Name, v.Variant.String())
 	}
 	return out
 }
@@ -358,39 +398,68 @@ func (c *Compiler) Issuer() *issue.Issuer { return c.issuer }
 // when no request sees the one before any more. What that had and s has not is
 // forgotten. An error means that sticky slots are served and not kept.
 func (c *Compiler) Apply(s *gateway.Snapshot) error {
-	served := map[labels]bool{}
-	for name, e := range s.Endpoints() {
-		for _, v := range e.Versions {
-			served[labels{name, v.Name, v.Variant.String()}] = true
-			v.Pool.SetLimit(v.Limits.Concurrency)
+	before := c.served
+	for name, k := range c.next {
+		if b := before[name]; b == nil || b.endpoint != k.endpoint {
+			k.begin()
 		}
-	}
-	for _, v := range c.next.verifiers {
-		v.verifier.Revoke(v.revoked)
 	}
 	c.config.Path.Swap(s)
-	before := c.kept
-	c.generation, c.kept = s.Generation, c.next
+	c.generation, c.served = s.Generation, c.next
 	c.closeKeysets()
-	c.closeCopiers(before.copiers)
-	for l := range c.series {
-		if !served[l] {
-			delete(c.series, l)
-			c.config.Metrics.Forget(l.endpoint, l.version, l.variant)
-		}
+	for name, k := range before {
+		k.copier.end(c.served[name])
+		c.forget(k, c.served[name])
 	}
-	return c.keep(before.slots)
+	return c.store()
 }
 
-// keep stores the slots that are not as before.
-func (c *Compiler) keep(before map[string]*router.Slots) error {
+// begin has what outlives the form before behave as k says.
+func (k *compiled) begin() {
+	for _, v := range k.endpoint.Versions {
+		v.Pool.SetLimit(v.Limits.Concurrency)
+	}
+	if k.verifier.verifier != nil {
+		k.verifier.verifier.Revoke(k.verifier.revoked)
+	}
+}
+
+// forget drops what was counted of k and is not in now, nil for an endpoint that is
+// gone.
+func (c *Compiler) forget(k, now *compiled) {
+	m := c.config.Metrics
+	if m == nil || now != nil && now.endpoint == k.endpoint {
+		return
+	}
+	name := k.endpoint.Name
+	if now == nil {
+		m.ForgetEndpoint(name)
+	}
+	for _, v := range k.endpoint.Versions {
+		if now != nil {
+			if w := now.endpoint.Find([]byte(v.Name)); w != nil && w.Variant == v.Variant {
+				continue
+			}
+		}
+		m.Forget(name, v.Name, v.Variant.String())
+	}
+}
+
+// store stores the slots that the store does not have yet.
+func (c *Compiler) store() error {
 	if c.config.Slots == nil {
 		return nil
 	}
 	var errs []error
-	for name, s := range c.slots {
-		if s != before[name] {
-			errs = append(errs, c.config.Slots.SaveSlots(name, s))
+	for name, k := range c.served {
+		if k.slots == k.stored {
+			continue
+		}
+		err := c.config.Slots.SaveSlots(name, k.slots)
+		if errs = append(errs, err); err == nil {
+			stored := *k
+			stored.stored = k.slots
+			c.served[name] = &stored
 		}
 	}
 	return errors.Join(errs...)

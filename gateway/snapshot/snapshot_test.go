@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -82,7 +84,7 @@ func (s store) SaveSlots(endpoint string, slots *router.Slots) error {
 func open(t testing.TB) *house {
 	h := &house{registry: prometheus.NewRegistry(), keys: map[string][2]string{"digits": {"one", "two"}}, store: store{}}
 	m := metrics.New(h.registry)
-	h.path = gateway.NewPath(gateway.Config{Refused: m.Refused()})
+	h.path = gateway.NewPath(gateway.Config{Refused: m.Refused("")})
 	t.Cleanup(func() {
 		h.compiler.Close()
 		h.path.Close()
@@ -388,7 +390,7 @@ spec:
 	if n, err := testutil.GatherAndCount(h.registry, "sluice_requests_total"); n != 1 || err != nil {
 		t.Errorf("%d series of requests, %v; want only the clients'", n, err)
 	}
-	h.apply(t, two) // ends what is under way
+	h.apply(t, strings.Replace(spec, "1000", "999", 1)) // ends what is under way; the series stay, since the mirror does
 	n := copied()
 	for _, name := range []string{"sluice_mirror_rows_total", "sluice_mirror_top1_disagreements_total"} {
 		if got := counter(t, h.registry, name, "version", "b"); got != n || n > 104 {
@@ -400,12 +402,13 @@ spec:
 func TestWhoMayChoosesWhetherItsRequestsAreMirrored(t *testing.T) {
 	h := open(t)
 	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: named("b"), Offer: scorer.Offer{Window: 8}}})
-	h.apply(t, `metadata: {name: digits}
+	const spec = `metadata: {name: digits}
 spec:
   mirror: {to: b, percentile: 0.01, maxQueued: 1000}
   versions:
     - {name: a, model: a.onnx, trafficPercentile: 100, default: true}
-    - {name: b, model: b.onnx}`)
+    - {name: b, model: b.onnx}`
+	h.apply(t, spec)
 	for _, wish := range []string{"always", "never", "always", "never", "never"} {
 		c := h.path.Call()
 		c.Name, c.Credential = []byte("digits"), []byte("one")
@@ -418,7 +421,7 @@ spec:
 			t.Fatal("two requests were not copied, as their client wished")
 		}
 	}
-	h.apply(t, two) // ends what is under way
+	h.apply(t, strings.Replace(spec, "1000", "999", 1)) // ends what is under way; the series stay, since the mirror does
 	if n := counter(t, h.registry, "sluice_mirrored_total", "status", "OK"); n != 2 {
 		t.Errorf("%v requests were copied; want 2", n)
 	}
@@ -431,6 +434,14 @@ func (stuck) Score(req *scorer.Request, resp *scorer.Response) {
 	req.Wait.Arm()
 	req.Wait.Wait()
 	resp.Fail(scorer.Canceled, "gone")
+}
+
+// telling is stuck, and tells that it was asked.
+type telling chan struct{}
+
+func (a telling) Score(req *scorer.Request, resp *scorer.Response) {
+	a <- struct{}{}
+	stuck{}.Score(req, resp)
 }
 
 func TestAMirrorThatIsStuckIsNotInTheWay(t *testing.T) {
@@ -462,8 +473,8 @@ spec:
 	h.apply(t, strings.Replace(mirrored, "  mirror: {to: b, percentile: 100, maxConcurrent: 3, maxQueued: 5, maxBodyBytes: 10}\n", "", 1)) // ends them
 }
 
-// counter is the value of a counter with one label.
-func counter(t *testing.T, g prometheus.Gatherer, name, label, value string) float64 {
+// counter is the value of a counter with labels, given as names and values.
+func counter(t *testing.T, g prometheus.Gatherer, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := g.Gather()
 	if err != nil {
@@ -474,10 +485,16 @@ func counter(t *testing.T, g prometheus.Gatherer, name, label, value string) flo
 			continue
 		}
 		for _, m := range f.GetMetric() {
+			has := map[string]string{}
 			for _, l := range m.GetLabel() {
-				if l.GetName() == label && l.GetValue() == value {
-					return m.GetCounter().GetValue()
-				}
+				has[l.GetName()] = l.GetValue()
+			}
+			found := true
+			for i := 0; i < len(labels); i += 2 {
+				found = found && has[labels[i]] == labels[i+1]
+			}
+			if found {
+				return m.GetCounter().GetValue()
 			}
 		}
 	}
@@ -536,11 +553,113 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 		t.Errorf("%d series of requests; want one per version that served", n)
 	}
 	h.apply(t, two)
-	if n := series(); n != 2 || h.compiler.sequences["other"] != nil {
-		t.Errorf("%d series and sequence %v after an endpoint went", n, h.compiler.sequences["other"])
+	if n := series(); n != 2 || h.compiler.served["other"] != nil {
+		t.Errorf("%d series after an endpoint went, which is known: %v", n, h.compiler.served["other"] != nil)
 	}
 	if got, _ := h.ask("other", "one"); got == scorer.OK {
 		t.Error("an endpoint that went is served")
+	}
+}
+
+// What was counted of a mirror, and what an endpoint refused, goes with them, once no
+// request has them any more.
+func TestSeriesOfWhatIsGoneAreForgotten(t *testing.T) {
+	h := open(t)
+	const spec = `metadata: {name: digits}
+spec:
+  mirror: {to: b, percentile: 100, maxQueued: 1000}
+  versions:
+    - {name: a, model: a.onnx, trafficPercentile: 100, default: true}
+    - {name: b, model: b.onnx}`
+	h.keys["other"] = [2]string{"one"}
+	asked := make(telling, 1)
+	h.path.Pool(gateway.Key{Endpoint: "digits", Version: "b"}).SetReplicas([]gateway.Offered{{Scorer: asked, Offer: scorer.Offer{Window: 8}}})
+	h.apply(t, spec, strings.Replace(two, "digits", "other", 1))
+	h.ask("digits", "one")
+	<-asked // its copy is under way until the mirror ends
+	h.ask("other", "wrong")
+	count := func(name string) int {
+		t.Helper()
+		n, err := testutil.GatherAndCount(h.registry, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	h.apply(t, strings.Replace(spec, "1000", "999", 1), strings.Replace(two, "digits", "other", 1))
+	if n, m := count("sluice_mirrored_total"), count("sluice_refused_total"); n != 1 || m != 1 {
+		t.Fatalf("%d series of the mirror, %d of what was refused; want 1 of each", n, m)
+	}
+	h.apply(t, two)
+	for _, name := range []string{"sluice_mirrored_total", "sluice_mirror_status_disagreements_total", "sluice_mirror_duration_seconds", "sluice_refused_total"} {
+		if n := count(name); n != 0 {
+			t.Errorf("%d series of %s are left", n, name)
+		}
+	}
+}
+
+// An endpoint whose specification is the same is the very same, wherever it stands
+// now; one that changed keeps what outlives it, and nothing holds its form before.
+func TestOnlyWhatChangedIsCompiled(t *testing.T) {
+	h := open(t)
+	h.keys["other"] = [2]string{"one"}
+	two := strings.NewReplacer("a.onnx", "/a.onnx", "b.onnx", "/b.onnx").Replace(two) // each file is in another folder
+	other := strings.Replace(two, "digits", "other", 1)
+	h.apply(t, two, other)
+	for range 4 {
+		h.ask("digits", "one")
+		h.ask("other", "one")
+	}
+	endpoints := func() (digits, other *gateway.Endpoint) {
+		all := h.path.Snapshot().Endpoints()
+		return all["digits"], all["other"]
+	}
+	digits, same := endpoints()
+	sequence, pool, gone := h.compiler.served["digits"].sequence, digits.Versions[0].Pool, weak.Make(digits)
+	h.apply(t, other, strings.Replace(strings.Replace(two, "75", "65", 1), "25, s", "35, s", 1))
+	digits, now := endpoints()
+	if now != same || now.Versions[0] != same.Versions[0] {
+		t.Error("an endpoint that did not change was compiled again")
+	}
+	if digits == gone.Value() || h.compiler.served["digits"].sequence != sequence || digits.Versions[0].Pool != pool || digits.Split.Share(1) != 3500 {
+		t.Error("an endpoint that changed is as before, or has another split or pool")
+	}
+	if c := h.path.Call(); true {
+		c.Name, c.Credential = []byte("other"), []byte("one")
+		h.path.Serve(c)
+		if string(c.Generation) != "2" {
+			t.Errorf("an answer is of generation %s; want 2", c.Generation)
+		}
+		h.path.Done(c)
+	}
+	h.ask("digits", "one")
+	for _, name := range []string{"digits", "other"} {
+		n := 0.0
+		for _, version := range []string{"a", "b"} {
+			n += counter(t, h.registry, "sluice_requests_total", "endpoint", name, "version", version)
+		}
+		if n != 5 {
+			t.Errorf("%v requests of %s are counted; want 5", n, name)
+		}
+	}
+	runtime.GC()
+	if gone.Value() != nil {
+		t.Error("the form of before is held")
+	}
+}
+
+// A key's file is read again whatever the specification says.
+func TestAKeysFileIsReadWithEveryReload(t *testing.T) {
+	h := open(t)
+	named := strings.NewReplacer("a.onnx", "/a.onnx", "b.onnx", "/b.onnx", "spec:", "spec:\n  auth: {keys: {primary: {file: /k}}}").Replace(two)
+	h.apply(t, named)
+	h.keys["digits"] = [2]string{"three"}
+	h.apply(t, named)
+	if got, body := h.ask("digits", "three"); got != scorer.OK {
+		t.Errorf("the new key: %v %s", got, body)
+	}
+	if got, _ := h.ask("digits", "one"); got != scorer.Unauthenticated {
+		t.Errorf("the old key: %v", got)
 	}
 }
 

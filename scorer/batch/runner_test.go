@@ -626,3 +626,26 @@ func TestARunThatNobodyWaitsForIsTerminated(t *testing.T) {
 	a.want(t, scorer.Canceled)
 	b.want(t, scorer.Canceled)
 }
+
+// What a worker keeps for a model grows with the largest batch that it got, and the
+// calls over smaller buffers are given back.
+func TestMemoryGrowsWithTheBatches(t *testing.T) {
+	device := &summer{sig: sums(-1, 4)}
+	s := newSpace(device, 64, &Policy{})
+	for _, step := range []struct{ rows, room, open int }{{1, 1, 1}, {1, 1, 1}, {2, 2, 1}, {1, 2, 2}, {3, 4, 1}, {50, 50, 1}, {60, 64, 1}, {64, 64, 2}} {
+		job := &Job{Rows: step.rows, In: []tensor.Tensor{{DType: tensor.Float32, Shape: []int64{int64(step.rows), 4}, Data: make([]byte, 16*step.rows)}}}
+		run := []Segment{{Job: job, Rows: step.rows}}
+		s.begin(run)
+		s.gather(&run[0])
+		call, err := s.call(step.rows, job)
+		if err != nil || call.Run() != nil || len(call.Output(0).Data) != 4*step.rows {
+			t.Fatalf("%d rows: %v, %v", step.rows, call, err)
+		}
+		if cap(s.in[0]) != 16*step.room || int(device.open.Load()) != step.open {
+			t.Errorf("after %d rows: %d bytes and %d calls; want %d and %d", step.rows, cap(s.in[0]), device.open.Load(), 16*step.room, step.open)
+		}
+	}
+	if s.closeAll(); device.open.Load() != 0 {
+		t.Errorf("%d calls are left", device.open.Load())
+	}
+}

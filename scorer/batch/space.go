@@ -11,7 +11,8 @@ import (
 // space is the memory in which one worker runs one model: a buffer per input
 // into which a batch's rows are gathered and, where every shape is known, a
 // buffer per output and one bound call per batch size, so that a run binds and
-// allocates nothing. Owned by its worker.
+// allocates nothing. The buffers grow with the batches, by doubling: many models
+// never get a large one. Owned by its worker.
 //
 // Rows are always copied, also for a batch of one: the copy is small beside a
 // run, and it frees the request's memory before the run starts, so that a
@@ -25,6 +26,8 @@ type space struct {
 	in    [][]byte
 	out   [][]byte
 	calls []accel.Call // by rows; nil where not bound yet
+	limit int          // rows that a run may have
+	room  int          // rows that the buffers have place for
 
 	bound  []tensor.Tensor // scratch for Bind
 	shapes []int64         // scratch for shapes
@@ -33,7 +36,7 @@ type space struct {
 
 func newSpace(inst accel.Instance, limit int, p *Policy) *space {
 	sig := inst.Signature()
-	s := &space{inst: inst, sig: sig, fixed: sig.Batchable()}
+	s := &space{inst: inst, sig: sig, fixed: sig.Batchable(), limit: limit}
 	for _, list := range [][]tensor.Info{sig.Inputs, sig.Outputs} {
 		for i := range list {
 			s.fixed = s.fixed && rowSize(&list[i]) > 0
@@ -49,15 +52,25 @@ func newSpace(inst accel.Instance, limit int, p *Policy) *space {
 		}
 		return s
 	}
-	s.calls = make([]accel.Call, limit+1)
 	s.out = make([][]byte, len(sig.Outputs))
+	return s
+}
+
+// grow makes room for rows, where every shape is known. Calls over the buffers of
+// before are freed; none runs.
+func (s *space) grow(rows int) {
+	if rows <= s.room {
+		return
+	}
+	s.closeAll()
+	s.room = min(max(rows, 2*s.room), s.limit)
+	s.calls = make([]accel.Call, s.room+1)
 	for i := range s.in {
-		s.in[i] = make([]byte, limit*rowSize(&sig.Inputs[i]))
+		s.in[i] = make([]byte, s.room*rowSize(&s.sig.Inputs[i]))
 	}
 	for i := range s.out {
-		s.out[i] = make([]byte, limit*rowSize(&sig.Outputs[i]))
+		s.out[i] = make([]byte, s.room*rowSize(&s.sig.Outputs[i]))
 	}
-	return s
 }
 
 // rowSize is the bytes of one row, 0 where that is not fixed.
@@ -75,6 +88,13 @@ func rowSize(i *tensor.Info) int {
 // begin makes room for a new batch: where shapes mix, of the largest of each
 // dimension.
 func (s *space) begin(run []Segment) {
+	if s.fixed {
+		rows := 0
+		for i := range run {
+			rows += run[i].Rows
+		}
+		s.grow(rows)
+	}
 	for i := range s.in {
 		s.in[i] = s.in[i][:0]
 		if s.fill == nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -29,17 +30,26 @@ type costs struct {
 func (s *Set) Keep(store Costs) { s.store = store }
 
 // Save keeps what was learnt until now. For any goroutine.
-func (s *Set) Save() {
-	for _, v := range *s.serving.Load() {
-		s.save(v)
+func (s *Set) Save() { s.save(maps.Values(*s.serving.Load())) }
+
+// save keeps what versions learnt: of those that are alike what one of them did.
+func (s *Set) save(versions iter.Seq[*Version]) {
+	if s.store == nil {
+		return
+	}
+	saved := map[string]bool{}
+	for v := range versions {
+		if saved[v.kept] {
+			continue
+		}
+		if learnt := v.queue.Explain().Shapes; len(learnt) > 0 {
+			saved[v.kept] = true
+			s.saveOne(v, learnt)
+		}
 	}
 }
 
-func (s *Set) save(v *Version) {
-	learnt := v.queue.Explain().Shapes
-	if s.store == nil || len(learnt) == 0 {
-		return
-	}
+func (s *Set) saveOne(v *Version, learnt []batch.ShapeCosts) {
 	data, err := json.Marshal(costs{v.threads, learnt})
 	if err == nil {
 		err = s.store.SaveCosts(v.kept, data)

@@ -25,18 +25,18 @@ const settled = 2 * time.Second
 
 // of names the content of the file at path: "sha256:" and hex.
 func (d digests) of(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("open model: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("open model: %w", err)
 	}
 	if known, ok := d[path]; ok && known.size == info.Size() && known.changed.Equal(info.ModTime()) {
 		return known.text, nil
 	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("open model: %w", err)
+	}
+	defer f.Close()
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return "", fmt.Errorf("read model: %w", err)

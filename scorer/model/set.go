@@ -39,7 +39,7 @@ type Config struct {
 	Threads     int           // per run; 0 measures what is best
 	MaxBatch    int           // rows per run; 0 measures what is best
 	Batching    *batch.Policy // Triton's settings; nil leaves everything to be learnt
-	Plan        Plan          // nil says nothing beyond the file
+	Plan        Plan          // a pointer; nil says nothing beyond the file
 
 	digest string // of the file, "sha256:" and hex; filled in by Stage
 }
@@ -108,12 +108,25 @@ type Stage struct {
 	set      *Set
 	versions map[Key]*Version
 	loaded   []*Version // those that the current set does not have
+
+	// What many versions have in common is found out once.
+	digests map[string]string // by path
+	learnt  map[string]costs  // what runs cost, by where it is kept
+	drawn   drawn
+}
+
+// drawn is the last document of a plan.
+type drawn struct {
+	plan     Plan
+	seen     *tensor.Signature
+	limit    int
+	document json.RawMessage
 }
 
 // Stage loads what configs name and the current set does not have already. An
 // error names every version that could not be loaded, and leaves nothing behind.
 func (s *Set) Stage(ctx context.Context, configs []Config) (*Stage, error) {
-	st := &Stage{set: s, versions: map[Key]*Version{}}
+	st := &Stage{set: s, versions: make(map[Key]*Version, len(configs)), digests: map[string]string{}, learnt: map[string]costs{}}
 	var errs []error
 	for _, c := range configs {
 		if err := st.add(ctx, c); err != nil {
@@ -135,14 +148,14 @@ func (st *Stage) add(ctx context.Context, c Config) error {
 		c.Accelerator = Auto
 	}
 	var err error
-	if c.digest, err = st.set.digests.of(c.Path); err != nil {
+	if c.digest, err = st.digest(c.Path); err != nil {
 		return err
 	}
-	if v := st.set.current[c.Key()]; v != nil && reflect.DeepEqual(v.config, c) {
+	if v := st.set.current[c.Key()]; v != nil && v.config.same(&c) {
 		st.versions[c.Key()] = v
 		return nil
 	}
-	v, err := st.set.load(c)
+	v, err := st.load(c)
 	if err != nil {
 		return err
 	}
@@ -151,8 +164,28 @@ func (st *Stage) add(ctx context.Context, c Config) error {
 	return nil
 }
 
+// same reports whether c and d are one version: their content is equal.
+func (c *Config) same(d *Config) bool {
+	a, b := *c, *d
+	if a.Plan != b.Plan || a.Batching != b.Batching { // seldom: whoever reloads mostly has the very same
+		return reflect.DeepEqual(a, b)
+	}
+	a.Plan, b.Plan = nil, nil
+	return a == b
+}
+
+// digest is that of the file at path, read once in a stage.
+func (st *Stage) digest(path string) (text string, err error) {
+	if text = st.digests[path]; text == "" {
+		text, err = st.set.digests.of(path)
+		st.digests[path] = text
+	}
+	return text, err
+}
+
 // load opens one version and warms it up.
-func (s *Set) load(c Config) (*Version, error) {
+func (st *Stage) load(c Config) (*Version, error) {
+	s := st.set
 	driver, device, err := s.pick(c.Accelerator)
 	if err != nil {
 		return nil, err
@@ -169,10 +202,13 @@ func (s *Set) load(c Config) (*Version, error) {
 		return inst, nil
 	}
 	name := costsKey(c.digest, driver.Name(), device, c.Threads, c.MaxBatch)
-	kept := s.restore(name)
+	known, again := st.learnt[name]
+	if !again {
+		known = s.restore(name)
+	}
 	threads := c.Threads
 	if threads == 0 {
-		threads = kept.Threads // as they were chosen before, and the costs are of
+		threads = known.Threads // as they were chosen before, and the costs are of
 	}
 	inst, err := open(threads)
 	if err != nil {
@@ -181,7 +217,7 @@ func (s *Set) load(c Config) (*Version, error) {
 	if err := c.Batching.CheckPad(inst.Signature()); err != nil {
 		return nil, errors.Join(fmt.Errorf("load %s: %w", c.Path, err), inst.Close())
 	}
-	limit, learnt, err := warmUp(inst, c.MaxBatch, kept.Shapes)
+	limit, learnt, err := warmUp(inst, c.MaxBatch, slices.Clone(known.Shapes))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("warm up %s: %w", c.Path, err), inst.Close())
 	}
@@ -193,9 +229,14 @@ func (s *Set) load(c Config) (*Version, error) {
 			limit = room(learnt[0].Curve)
 		}
 	}
-	s.log.Info("model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
+	st.learnt[name] = costs{threads, slices.Clone(learnt)}
+	level := slog.LevelInfo
+	if again {
+		level = slog.LevelDebug // as another version of this stage
+	}
+	s.log.Log(context.Background(), level, "model loaded", "endpoint", c.Endpoint, "version", c.Version, "accelerator", driver.Name(),
 		"device", device.Name, "max_batch", limit, "threads", threads, "digest", c.digest, "seconds", time.Since(began).Seconds())
-	v := s.open(c, driver.Name(), device, inst, batch.Options{Limit: limit, Width: threads, Policy: c.Batching, Learnt: learnt})
+	v := s.open(c, driver.Name(), device, inst, st.document(c.Plan, inst.Signature(), limit), batch.Options{Limit: limit, Width: threads, Policy: c.Batching, Learnt: learnt})
 	v.kept, v.threads, v.loading = name, threads, time.Since(began)
 	return v, nil
 }
@@ -225,8 +266,19 @@ func (s *Set) pick(name string) (accel.Driver, accel.Device, error) {
 		strings.Join(slices.Sorted(maps.Keys(s.drivers)), ", "))
 }
 
+// document is what a plan says of a model; versions of one plan follow each other.
+func (st *Stage) document(p Plan, seen *tensor.Signature, limit int) json.RawMessage {
+	if p == nil {
+		return nil
+	}
+	if d := &st.drawn; d.plan != p || d.limit != limit || !reflect.DeepEqual(d.seen, seen) {
+		*d = drawn{p, seen, limit, p.Document(seen, limit)}
+	}
+	return st.drawn.document
+}
+
 // open puts a loaded model on its device's runner.
-func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Instance, o batch.Options) *Version {
+func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Instance, document json.RawMessage, o batch.Options) *Version {
 	where := driver + "/" + device.ID
 	r := s.runners[where]
 	if r == nil {
@@ -241,9 +293,7 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 	counts := newTally(o.Observer)
 	o.Observer = counts
 	reach := codec.Reach{Regions: s.Regions}
-	var document json.RawMessage
 	if c.Plan != nil {
-		document = c.Plan.Document(inst.Signature(), o.Limit)
 		reach.Labels = c.Plan.Labels
 	}
 	return &Version{
@@ -274,11 +324,15 @@ func (st *Stage) Commit() {
 	old := s.current
 	s.current = st.versions
 	s.serving.Store(&st.versions)
+	var gone []*Version
 	for k, v := range old {
 		if s.current[k] != v {
-			s.save(v)
-			s.closing.Go(func() { v.close(s.log) })
+			gone = append(gone, v)
 		}
+	}
+	s.save(slices.Values(gone))
+	for _, v := range gone {
+		s.closing.Go(func() { v.close(s.log) })
 	}
 }
 

@@ -66,17 +66,27 @@ func (c *Certs) reload() error {
 }
 
 // Server is for a listener that speaks protocols (ALPN): every connection gets the
-// certificate of its time. Clients must have one where there is an authority.
+// certificate of its time. Clients must have one where there is an authority. A
+// connection keeps its configuration, so those of one certificate share it.
 func (c *Certs) Server(protocols ...string) (*tls.Config, error) {
 	if c.files.Cert == "" {
 		return nil, errors.New("to serve TLS needs a certificate and its key")
 	}
+	type made struct {
+		of     *loaded
+		config *tls.Config
+	}
+	var last atomic.Pointer[made]
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		l := c.current.Load()
+		if m := last.Load(); m != nil && m.of == l {
+			return m.config, nil
+		}
 		config := &tls.Config{Certificates: l.pair, MinVersion: tls.VersionTLS12, NextProtos: protocols}
 		if l.peers != nil {
 			config.ClientCAs, config.ClientAuth = l.peers, tls.RequireAndVerifyClientCert
 		}
+		last.Store(&made{l, config})
 		return config, nil
 	}}, nil
 }

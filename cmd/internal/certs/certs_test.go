@@ -234,3 +234,32 @@ func TestACertificateGoesWithItsKey(t *testing.T) {
 		t.Error("a server without a certificate")
 	}
 }
+
+// A connection keeps its configuration as long as it lasts, so there is one for all
+// until the files change.
+func TestConnectionsShareAConfiguration(t *testing.T) {
+	a := newAuthority(t, "a")
+	c := load(t, a.files("server", nil))
+	server, err := c.Server("http/1.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func() *tls.Config {
+		config, err := server.GetConfigForClient(&tls.ClientHelloInfo{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return config
+	}
+	first := next()
+	if next() != first {
+		t.Error("a second connection has another configuration")
+	}
+	a.files("server", nil)
+	if err := c.reload(); err != nil {
+		t.Fatal(err)
+	}
+	if next() == first {
+		t.Error("a changed certificate is not served")
+	}
+}

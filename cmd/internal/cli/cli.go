@@ -88,7 +88,9 @@ func Front(c *cobra.Command, o *serve.Options) {
 	f.IntVar(&o.HTTPLimits.Connections, "max-connections", 64<<10, "most connections of scoring over HTTP at a time; one more gets 503")
 	f.IntVar(&o.HTTPLimits.ConnectionsPerClient, "max-connections-per-client", 0, "most of them from one address (of IPv6: network of 64 bits); 0 does not count, since many clients may come through one proxy")
 	f.IntVar(&o.HTTPLimits.Head, "max-header", 16<<10, "most bytes of a request's line and headers; more get 431")
+	f.DurationVar(&o.HTTPLimits.Handshake, "handshake-timeout", 10*time.Second, "how long a TLS handshake may take; a slower one ends its connection")
 	f.DurationVar(&o.HTTPLimits.Read, "read-timeout", time.Minute, "how long a request may take to arrive, from its first byte to its last; a slower one gets 408")
+	f.DurationVar(&o.HTTPLimits.Write, "write-timeout", time.Minute, "how long a client may take to take in what is written at once of an answer; a slower one's connection is ended")
 	f.DurationVar(&o.HTTPLimits.Idle, "idle-timeout", 5*time.Minute, "how long a connection may be idle; set it longer than that of the load balancer in front")
 	f.Int64Var(&o.MaxLarge, "max-large", 1<<30, "most bytes, in sum and at a time, of bodies over 64 KiB, which then get 503, and of gRPC messages without their end, whose connections are then closed")
 	f.StringVar(&o.TLS.Cert, "tls-cert", "", "PEM file of the certificate and its chain; with it scoring and management are served over TLS, and a changed file is served at once")
@@ -139,7 +141,8 @@ func Finish(c *cobra.Command, o *serve.Options, format, level string) error {
 	for name, n := range map[string]int64{
 		"max-body": int64(o.MaxBody), "max-large": o.MaxLarge, "max-connections": int64(o.HTTPLimits.Connections),
 		"max-connections-per-client": int64(o.HTTPLimits.ConnectionsPerClient), "max-header": int64(o.HTTPLimits.Head),
-		"read-timeout": int64(o.HTTPLimits.Read), "idle-timeout": int64(o.HTTPLimits.Idle),
+		"handshake-timeout": int64(o.HTTPLimits.Handshake), "read-timeout": int64(o.HTTPLimits.Read),
+		"write-timeout": int64(o.HTTPLimits.Write), "idle-timeout": int64(o.HTTPLimits.Idle),
 	} {
 		if n < 0 {
 			return fmt.Errorf("--%s: must not be negative", name)

@@ -2,49 +2,87 @@ package serve
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice.dev/deploy/spec"
+	"sluice.dev/gateway/metrics"
 	"sluice.dev/scorer/batch"
 	"sluice.dev/scorer/model"
 )
 
-// batchMetrics count the runs of models.
+// batchMetrics count the runs of models. Safe for concurrent use.
 type batchMetrics struct {
-	rows   *prometheus.HistogramVec
-	device *prometheus.HistogramVec
+	served func() map[model.Key]*model.Version // others are forgotten when next read
+
+	mu   sync.Mutex
+	runs map[model.Key]*runs // of versions that ran
 }
 
-func newBatchMetrics(r prometheus.Registerer) *batchMetrics {
-	version := []string{"endpoint", "version"}
-	m := &batchMetrics{
-		rows: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "sluice_batch_rows", Help: "Rows of a run.", Buckets: prometheus.ExponentialBuckets(1, 2, 11),
-		}, version),
-		device: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "sluice_device_duration_seconds", Help: "Time of a run on its device.",
-			Buckets: prometheus.ExponentialBucketsRange(2e-6, 60, 20), NativeHistogramBucketFactor: 1.1,
-			NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
-		}, version),
+var (
+	descBatchRows = prometheus.NewDesc("sluice_batch_rows", "Rows of a run.", []string{"endpoint", "version"}, nil)
+	descDevice    = prometheus.NewDesc("sluice_device_duration_seconds", "Time of a run on its device.", []string{"endpoint", "version"}, nil)
+
+	rowBuckets    = metrics.Counts(prometheus.ExponentialBuckets(1, 2, 11))
+	deviceBuckets = metrics.Seconds(prometheus.ExponentialBucketsRange(2e-6, 60, 20))
+)
+
+// Describe implements prometheus.Collector.
+func (m *batchMetrics) Describe(ch chan<- *prometheus.Desc) { ch <- descBatchRows; ch <- descDevice }
+
+// Collect implements prometheus.Collector.
+func (m *batchMetrics) Collect(ch chan<- prometheus.Metric) {
+	served := m.served()
+	m.mu.Lock()
+	maps.DeleteFunc(m.runs, func(k model.Key, _ *runs) bool { return served[k] == nil })
+	all := maps.Clone(m.runs)
+	m.mu.Unlock()
+	for k, r := range all {
+		ch <- r.rows.Metric(descBatchRows, k.Endpoint, k.Version)
+		ch <- r.device.Metric(descDevice, k.Endpoint, k.Version)
 	}
-	r.MustRegister(m.rows, m.device)
-	return m
 }
-
-// runs observes the runs of one version.
-type runs struct{ rows, device prometheus.Observer }
 
 func (m *batchMetrics) observer(k model.Key) batch.Observer {
-	return runs{m.rows.WithLabelValues(k.Endpoint, k.Version), m.device.WithLabelValues(k.Endpoint, k.Version)}
+	return &observer{metrics: m, key: k}
 }
 
+// observer observes the runs of one version.
+type observer struct {
+	metrics *batchMetrics
+	key     model.Key
+	runs    atomic.Pointer[runs] // bound when first needed: most of many versions seldom run
+}
+
+type runs struct{ rows, device *metrics.Histogram }
+
 // Ran implements batch.Observer.
-func (r runs) Ran(run batch.Run) {
+func (o *observer) Ran(run batch.Run) {
+	r := o.runs.Load()
+	if r == nil {
+		r = o.bind()
+	}
 	r.rows.Observe(float64(run.Rows))
 	r.device.Observe(run.Infer.Seconds())
+}
+
+// bind finds where the version is counted; another of its name may have been there.
+func (o *observer) bind() *runs {
+	m := o.metrics
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.runs[o.key]
+	if r == nil {
+		r = &runs{metrics.NewHistogram(rowBuckets), metrics.NewHistogram(deviceBuckets)}
+		m.runs[o.key] = r
+	}
+	o.runs.Store(r)
+	return r
 }
 
 // policy is what a version sets of its batching; nil if nothing.

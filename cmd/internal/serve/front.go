@@ -72,7 +72,9 @@ type HTTPLimits struct {
 	Connections          int           // at a time
 	ConnectionsPerClient int           // of one address
 	Head                 int           // bytes of a request's head
+	Handshake            time.Duration // for a TLS handshake
 	Read                 time.Duration // for a whole request once it began
+	Write                time.Duration // to take what is written at once of an answer
 	Idle                 time.Duration // between requests
 }
 
@@ -95,7 +97,17 @@ type front struct {
 	memory   *shm.Regions                              // nil allows none
 	admin    string                                    // the management key; empty for none
 	managed  string                                    // URL of the management API; empty for none
+	manager  *http.Server                              // serves it; nil for none
 	specs    atomic.Pointer[map[string]*spec.Endpoint] // what is served now
+}
+
+// compile makes the next snapshot, whose keys are kept.
+func (f *front) compile(endpoints []*spec.Endpoint) (*gateway.Snapshot, error) {
+	s, err := f.compiler.Compile(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	return s, f.keys.keep()
 }
 
 // apply makes s, compiled from endpoints, what requests see.
@@ -131,7 +143,7 @@ func newFront(o Options) (*front, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused(), Secret: secret})
+	f.path = gateway.NewPath(gateway.Config{Refused: m.Refused(""), Secret: secret})
 	f.registry.MustRegister(f.path)
 	f.others = newUpstreams(f.path, o)
 	f.compiler = snapshot.NewCompiler(snapshot.Config{Path: f.path, Metrics: m, Keys: f.keys.find, Secret: secret, Slots: f.state, Log: o.Log})
@@ -142,8 +154,8 @@ func newFront(o Options) (*front, error) {
 	}
 	c := httpapi.Config{
 		MaxBody: o.MaxBody, MaxLarge: o.MaxLarge, MaxHeader: o.HTTPLimits.Head, MaxConnections: o.HTTPLimits.Connections,
-		MaxConnectionsPerClient: o.HTTPLimits.ConnectionsPerClient, ReadTimeout: o.HTTPLimits.Read, IdleTimeout: o.HTTPLimits.Idle,
-		Version: o.Version, Log: o.Log,
+		MaxConnectionsPerClient: o.HTTPLimits.ConnectionsPerClient, HandshakeTimeout: o.HTTPLimits.Handshake, ReadTimeout: o.HTTPLimits.Read,
+		WriteTimeout: o.HTTPLimits.Write, IdleTimeout: o.HTTPLimits.Idle, Version: o.Version, Log: o.Log,
 	}
 	g := grpcapi.Config{MaxBody: o.MaxBody, MaxReceiving: o.MaxLarge, Version: o.Version, Log: o.Log}
 	if f.certs != nil {
@@ -245,8 +257,19 @@ func (f *front) start(ctx context.Context, failed chan<- error) {
 // configure is what turns endpoints into what is served.
 type configure func(context.Context, []*spec.Endpoint) error
 
-// load reads the specification. Warnings are logged; the error has every finding.
-func load(o Options) ([]*spec.Endpoint, error) {
+// check finds what is wrong with an endpoint, and sets its defaults.
+func check(e *spec.Endpoint, validate func(*spec.Endpoint) spec.Findings) spec.Findings {
+	findings := validate(e)
+	if findings.Err() == nil {
+		findings = append(findings, e.ClusterOnly()...)
+		e.Default()
+	}
+	return findings
+}
+
+// load reads the specification, of which files may be as l knows them. Warnings are
+// logged; the error has every finding.
+func load(o Options, l *spec.Loader) ([]*spec.Endpoint, error) {
 	if o.File == "" {
 		return nil, nil // there is a model repository
 	}
@@ -254,16 +277,10 @@ func load(o Options) ([]*spec.Endpoint, error) {
 	if o.Repository.Dir != "" {
 		validate = (*spec.Endpoint).ValidateRegistered
 	}
-	endpoints, findings := spec.Load(o.File)
-	for _, e := range endpoints {
-		findings = append(findings, validate(e)...)
-	}
+	l.Check = func(e *spec.Endpoint) spec.Findings { return check(e, validate) }
+	endpoints, findings := l.Load(o.File)
 	if err := findings.Err(); err != nil {
 		return nil, err
-	}
-	for _, e := range endpoints {
-		findings = append(findings, e.ClusterOnly()...)
-		e.Default()
 	}
 	for _, w := range findings.Warnings() {
 		o.Log.Warn("specification", "finding", w.String())
@@ -276,10 +293,10 @@ func load(o Options) ([]*spec.Endpoint, error) {
 
 // first applies the specification; where that cannot be done, what was served last.
 func first(ctx context.Context, o Options, k *keeper, apply configure) ([]*spec.Endpoint, error) {
-	endpoints, err := load(o)
+	endpoints, err := load(o, &k.loader)
 	if err == nil {
 		if err = apply(ctx, endpoints); err == nil {
-			return endpoints, k.applied(endpoints)
+			return endpoints, k.applied()
 		}
 	}
 	k.failed()
@@ -345,7 +362,7 @@ func keyFiles(endpoints []*spec.Endpoint) *[]string {
 // reload applies the specification anew. One that cannot be applied changes
 // nothing, and nil is returned.
 func reload(ctx context.Context, o Options, k *keeper, apply configure) []*spec.Endpoint {
-	endpoints, err := load(o)
+	endpoints, err := load(o, &k.loader)
 	if err == nil {
 		err = apply(ctx, endpoints)
 	}
@@ -354,7 +371,7 @@ func reload(ctx context.Context, o Options, k *keeper, apply configure) []*spec.
 		o.Log.Error("specification not applied; what was served before goes on", "file", o.File, "error", err)
 		return nil
 	}
-	if err := k.applied(endpoints); err != nil {
+	if err := k.applied(); err != nil {
 		o.Log.Error("specification served, and not kept for the next start", "error", err)
 	}
 	o.Log.Info("specification applied", "file", o.File, "endpoints", len(endpoints))
@@ -386,9 +403,10 @@ func (f *front) drain() error {
 	time.Sleep(f.o.DrainDelay) // whoever routes here has this long to notice
 	ctx, cancel := context.WithTimeout(context.Background(), f.o.DrainTimeout)
 	defer cancel()
-	grpc := make(chan error, 1)
-	go func() { grpc <- f.grpc.Shutdown(ctx) }()
-	if err := errors.Join(f.http.Shutdown(ctx), <-grpc); err != nil {
+	ended := make(chan error, 2)
+	go func() { ended <- f.grpc.Shutdown(ctx) }()
+	go func() { ended <- f.endManagement(ctx) }()
+	if err := errors.Join(f.http.Shutdown(ctx), <-ended, <-ended); err != nil {
 		return fmt.Errorf("drain: %w; %d requests were cut off", err, f.path.InFlight())
 	}
 	f.compiler.Close()

@@ -15,9 +15,10 @@ import (
 // keeper keeps the specification that was served last, for a start while the file
 // cannot be used, and tells whether what is served is what the file says.
 type keeper struct {
-	state state.Dir // empty keeps nothing
-	file  string
-	stale prometheus.Gauge
+	state  state.Dir // empty keeps nothing
+	file   string
+	loader spec.Loader // of file
+	stale  prometheus.Gauge
 }
 
 func newKeeper(r prometheus.Registerer, d state.Dir, file string) *keeper {
@@ -28,33 +29,58 @@ func newKeeper(r prometheus.Registerer, d state.Dir, file string) *keeper {
 	return k
 }
 
-// head is the first line of what is kept: another file's is not ours.
-func (k *keeper) head() string {
-	path, err := filepath.Abs(k.file)
-	if err != nil {
-		path = k.file
-	}
-	return fmt.Sprintf("# What was served last of %q.\n", path)
+// lastGood is the first line of what is kept: the files that were served follow it, as
+// they were. What they became is many times as large.
+type lastGood struct {
+	Of    string     `json:"of"` // path of the specification: another's is not ours
+	Files []goodFile `json:"files"`
 }
 
-// applied keeps endpoints, which are served now.
-func (k *keeper) applied(endpoints []*spec.Endpoint) error {
+type goodFile struct {
+	Path string `json:"path"`
+	Size int    `json:"size"` // bytes
+}
+
+// files are what follows, in rest.
+func (g *lastGood) files(rest []byte) (list []spec.File) {
+	for _, f := range g.Files {
+		n := max(min(f.Size, len(rest)), 0)
+		list = append(list, spec.File{Path: f.Path, Data: rest[:n]})
+		rest = rest[n:]
+	}
+	return list
+}
+
+func (k *keeper) path() string {
+	path, err := filepath.Abs(k.file)
+	if err != nil {
+		return k.file
+	}
+	return path
+}
+
+// applied keeps what was loaded last, which is served now.
+func (k *keeper) applied() error {
 	k.stale.Set(0)
 	if k.state == "" {
 		return nil
 	}
-	var b bytes.Buffer
-	b.WriteString(k.head())
-	for _, e := range endpoints {
-		text, err := json.Marshal(e) // which is YAML, too
+	head := lastGood{Of: k.path()}
+	pieces := [][]byte{nil}
+	for _, f := range k.loader.Files() {
+		path, err := filepath.Abs(f.Path)
 		if err != nil {
 			return fmt.Errorf("keep the specification: %w", err)
 		}
-		b.WriteString("---\n")
-		b.Write(text)
-		b.WriteByte('\n')
+		head.Files = append(head.Files, goodFile{path, len(f.Data)})
+		pieces = append(pieces, f.Data)
 	}
-	return k.state.KeepGood(b.Bytes())
+	line, err := json.Marshal(head)
+	if err != nil {
+		return fmt.Errorf("keep the specification: %w", err)
+	}
+	pieces[0] = append(line, '\n')
+	return k.state.KeepGood(pieces...)
 }
 
 // failed tells that the file could not be applied.
@@ -66,14 +92,13 @@ func (k *keeper) last() []*spec.Endpoint {
 		return nil
 	}
 	text, err := k.state.LastGood()
-	if err != nil || !bytes.HasPrefix(text, []byte(k.head())) {
+	line, rest, _ := bytes.Cut(text, []byte("\n"))
+	var kept lastGood
+	if err != nil || json.Unmarshal(line, &kept) != nil || kept.Of != k.path() {
 		return nil
 	}
-	endpoints, findings := spec.Decode("what was served last", text)
-	for _, e := range endpoints {
-		findings = append(findings, e.ValidateRegistered()...)
-		e.Default()
-	}
+	loader := spec.Loader{Check: func(e *spec.Endpoint) spec.Findings { return check(e, (*spec.Endpoint).ValidateRegistered) }}
+	endpoints, findings := loader.LoadFiles(kept.files(rest))
 	if findings.Err() != nil {
 		return nil // of a release with other rules
 	}

@@ -23,6 +23,7 @@ type keyring struct {
 	// Held from reading or writing what is kept to the digests of it, so that what is
 	// compiled never has a key that was replaced meanwhile.
 	mu       sync.Mutex
+	fresh    bool                    // keys were generated that a crash of the machine may undo
 	compiled map[string]compiledKeys // last, by endpoint; maybe not served yet, or ever
 }
 
@@ -63,13 +64,31 @@ func (r *keyring) read(e *spec.Endpoint, w apikey.Which) (key string, kept bool,
 	}
 	endpoint := e.Metadata.Name
 	key, fresh, err := r.state.Key(keptName(endpoint, w), apikey.Generate)
+	r.fresh = r.fresh || fresh
 	if fresh && err == nil && w == apikey.Primary {
 		fmt.Fprintf(r.out, "\nThe key of endpoint %s was generated. It is shown only now, and kept in %s:\n\n  %s\n", endpoint, r.state.KeyFile(endpoint), key)
 	}
 	return key, true, err
 }
 
-// find makes the keys of an endpoint that is compiled.
+// keep makes sure that keys that were generated last, before anybody is let in by them.
+func (r *keyring) keep() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sync()
+}
+
+// sync is keep, holding mu.
+func (r *keyring) sync() error {
+	if !r.fresh {
+		return nil
+	}
+	err := r.state.Sync()
+	r.fresh = err != nil
+	return err
+}
+
+// find makes the keys of an endpoint that is compiled: the very same where they are.
 func (r *keyring) find(e *spec.Endpoint) (*apikey.Keys, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,7 +96,11 @@ func (r *keyring) find(e *spec.Endpoint) (*apikey.Keys, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := apikey.New(r.pepper, texts[apikey.Primary], texts[apikey.Secondary])
+	last := r.compiled[e.Metadata.Name]
+	keys := last.keys
+	if keys == nil || last.kept != kept || !keys.Are(texts[apikey.Primary], texts[apikey.Secondary]) {
+		keys = apikey.New(r.pepper, texts[apikey.Primary], texts[apikey.Secondary])
+	}
 	r.compiled[e.Metadata.Name] = compiledKeys{keys, kept}
 	return keys, nil
 }
@@ -95,8 +118,10 @@ func (r *keyring) both(e *spec.Endpoint) (texts [2]string, kept [2]bool, err err
 func (r *keyring) list(e *spec.Endpoint) (texts [2]string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	texts, _, err = r.both(e)
-	return texts, err
+	if texts, _, err = r.both(e); err != nil {
+		return texts, err
+	}
+	return texts, r.sync()
 }
 
 // errNotKept means that a key comes from the specification.

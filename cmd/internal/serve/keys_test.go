@@ -64,6 +64,31 @@ func TestAReloadBringsNoOldKeyBack(t *testing.T) {
 	}
 }
 
+// Keys that are as they were are the very same, so that their endpoint is, too; they
+// outlast a crash before anybody is let in by them.
+func TestKeysThatDidNotChangeAreTheSame(t *testing.T) {
+	r, e := newTestKeyring(t)
+	first := find(t, r, e)
+	if !r.fresh || r.keep() != nil || r.fresh {
+		t.Error("keys that were generated are not kept")
+	}
+	if _, err := r.set(e, first, apikey.Primary, "a-key-that-was-given"); err != nil {
+		t.Fatal(err)
+	}
+	if find(t, r, e) != first || r.fresh {
+		t.Error("keys that are the same were made anew")
+	}
+	named := *e
+	named.Spec.Auth.Keys.Primary = &spec.KeySource{Value: "a-key-that-was-given"}
+	if find(t, r, &named) == first {
+		t.Error("a key that the specification names is one that can be replaced")
+	}
+	named.Spec.Auth.Keys.Primary = &spec.KeySource{Value: "a-key-of-the-specification"}
+	if k := find(t, r, &named); k == first || good(k, "a-key-that-was-given") {
+		t.Error("the specification's key is not taken")
+	}
+}
+
 // A key that the specification names is not replaced, not even in a specification
 // that is only being compiled.
 func TestTheSpecificationsKeysAreItsOwn(t *testing.T) {

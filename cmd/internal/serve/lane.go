@@ -46,8 +46,9 @@ func Scorer(ctx context.Context, o Options) error {
 	defer server.Close()
 	var draining atomic.Bool
 	failed := make(chan error, 2)
+	var plan planner
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
-		stage, err := set.Stage(ctx, configs(endpoints, nil))
+		stage, err := set.Stage(ctx, plan.configs(endpoints, nil))
 		if err != nil {
 			return err
 		}
@@ -149,9 +150,6 @@ func (s *shelf) Canceled() { s.abandon() }
 // Gateway serves the endpoints of o.File with the scorers at o.Scorers, until
 // ctx ends.
 func Gateway(ctx context.Context, o Options) error {
-	if len(o.Scorers) == 0 {
-		return fmt.Errorf("no scorer; name at least one with --scorer unix:///PATH or --scorer HOST:PORT")
-	}
 	secure, err := laneCerts(ctx, o)
 	if err != nil {
 		return err
@@ -163,7 +161,10 @@ func Gateway(ctx context.Context, o Options) error {
 	d := &directory{path: f.path, certs: secure, replicas: map[*lane.Client][]*lane.Remote{}}
 	failed := make(chan error, 4)
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
-		s, err := f.compiler.Compile(endpoints)
+		if err := served(endpoints, o.Scorers); err != nil {
+			return err
+		}
+		s, err := f.compile(endpoints)
 		if err != nil {
 			return err
 		}
@@ -191,6 +192,21 @@ func Gateway(ctx context.Context, o Options) error {
 		_ = c.Close() // nothing is in flight
 	}
 	return err
+}
+
+// served finds versions that only a scorer can serve where there is none.
+func served(endpoints []*spec.Endpoint, scorers []string) error {
+	if len(scorers) > 0 {
+		return nil
+	}
+	for _, e := range endpoints {
+		for i := range e.Spec.Versions {
+			if v := &e.Spec.Versions[i]; v.Upstream == nil {
+				return fmt.Errorf("endpoint %s, version %s: has a model, and no scorer is named; name one with --scorer unix:///PATH or --scorer HOST:PORT, or give the version an upstream", e.Metadata.Name, v.Name)
+			}
+		}
+	}
+	return nil
 }
 
 // directory knows which scorers offer which versions, and keeps the pools so.
@@ -259,5 +275,5 @@ func (d *directory) spread(s *gateway.Snapshot) {
 			}
 		}
 	}
-	fill(s, d.others, func(k gateway.Key) []gateway.Offered { return offered[k] })
+	fill(s, nil, d.others, func(k gateway.Key) ([]gateway.Offered, bool) { return offered[k], false })
 }

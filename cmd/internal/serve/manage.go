@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -38,8 +39,16 @@ func (f *front) manage(failed chan<- error) (net.Addr, error) {
 	if tcp, ok := at.(*net.TCPAddr); ok && s.tls == nil && !tcp.IP.IsLoopback() {
 		f.o.Log.Warn("keys and tokens cross the network in plain text; set --tls-cert, or --management to an address of this machine", "management", at.String())
 	}
-	f.managed = f.scheme() + "://" + at.String()
+	f.managed, f.manager = f.scheme()+"://"+at.String(), s.Server
 	return at, nil
+}
+
+// endManagement stops listening and answers what was asked.
+func (f *front) endManagement(ctx context.Context) error {
+	if f.manager == nil {
+		return nil
+	}
+	return f.manager.Shutdown(ctx)
 }
 
 // managementKey is the key of the management API, which also Triton's management

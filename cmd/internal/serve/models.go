@@ -60,6 +60,7 @@ type models struct {
 	put func(ctx context.Context, endpoints []*spec.Endpoint, configs []model.Config) error
 
 	change sync.Mutex // held by whoever changes what is served
+	plan   planner
 	specs  []*spec.Endpoint
 	stamps map[string]string // of folders, when they were read
 
@@ -134,7 +135,7 @@ func (m *models) serve(ctx context.Context, specs []*spec.Endpoint, loaded map[s
 	for _, e := range specs {
 		named[e.Metadata.Name] = true
 	}
-	configs := configs(specs, m.registered(loaded))
+	configs := m.plan.configs(specs, m.registered(loaded))
 	for _, name := range slices.Sorted(maps.Keys(loaded)) {
 		if !named[name] {
 			endpoints = append(endpoints, endpointOf(loaded[name]))

@@ -115,7 +115,8 @@ func newBench(t *testing.T, beyond bool) *bench {
 		b.until("connected", pool.Ready)
 		return b
 	}
-	pool.SetReplicas(staged(stage, gateway.Key(key)))
+	offered, _ := staged(stage, nil, gateway.Key(key))
+	pool.SetReplicas(offered)
 	return b
 }
 

@@ -78,7 +78,11 @@ func newSet(o Options, r prometheus.Registerer) (*model.Set, error) {
 		o.Log.Warn("ONNX Runtime is not available", "error", err)
 		drivers = append(drivers, missing{err})
 	}
-	return model.NewSet(drivers, newBatchMetrics(r).observer, o.Log), nil
+	m := &batchMetrics{runs: map[model.Key]*runs{}}
+	set := model.NewSet(drivers, m.observer, o.Log)
+	m.served = set.Serving
+	r.MustRegister(m)
+	return set, nil
 }
 
 // missing stands for the CPU driver where its library cannot be used, and says
@@ -95,17 +99,36 @@ func (m missing) Open(accel.Model, accel.Options) (accel.Instance, error) {
 // is not there now.
 type registry func(ref spec.ModelRef, c *model.Config) bool
 
+// planner makes configurations of models. Those of an endpoint have one plan, the very
+// same each time, so that what did not change is seen at a glance. Not safe for
+// concurrent use.
+type planner struct {
+	plans map[string]*repository.Config // by endpoint, of the last call
+}
+
 // configs are the versions of endpoints as the scorer needs them. Without a registry
 // every model is a path.
-func configs(endpoints []*spec.Endpoint, registered registry) (list []model.Config) {
+func (p *planner) configs(endpoints []*spec.Endpoint, registered registry) (list []model.Config) {
+	before := p.plans
+	p.plans = make(map[string]*repository.Config, len(endpoints))
+	n := 0
 	for _, e := range endpoints {
+		n += len(e.Spec.Versions)
+	}
+	list = make([]model.Config, 0, n)
+	for _, e := range endpoints {
+		plan := before[e.Metadata.Name]
+		if plan == nil {
+			plan = repository.Bare(e.Metadata.Name)
+		}
+		p.plans[e.Metadata.Name] = plan
 		for i := range e.Spec.Versions {
 			v := &e.Spec.Versions[i]
 			if v.Upstream != nil {
 				continue
 			}
 			c := model.Config{
-				Endpoint: e.Metadata.Name, Version: v.Name, Path: v.Model, Plan: repository.Bare(e.Metadata.Name),
+				Endpoint: e.Metadata.Name, Version: v.Name, Path: v.Model, Plan: plan,
 				Accelerator: string(v.Accelerator), Threads: v.Threads, MaxBatch: v.MaxBatchSize, Batching: policy(v.Batching),
 			}
 			ref, err := spec.ParseModel(v.Model)
@@ -117,20 +140,21 @@ func configs(endpoints []*spec.Endpoint, registered registry) (list []model.Conf
 	return list
 }
 
-// staged is what a version's model offers; nothing where that is not loaded.
-func staged(stage *model.Stage, k gateway.Key) []gateway.Offered {
+// staged is what a version's model offers, nothing where that is not loaded; same:
+// as it did in the stage before.
+func staged(stage *model.Stage, before map[model.Key]*model.Version, k gateway.Key) (list []gateway.Offered, same bool) {
 	one := stage.Versions()[model.Key(k)]
-	if one == nil {
-		return nil
+	if one != nil {
+		list = []gateway.Offered{{Scorer: one, Offer: one.Offer()}}
 	}
-	return []gateway.Offered{{Scorer: one, Offer: one.Offer()}}
+	return list, one == before[model.Key(k)]
 }
 
 // applyLocal makes endpoints what requests see: their models are loaded, and their
 // servers of other kinds asked, first; then requests are sent to them, then what
 // nothing uses any more is closed.
 func (f *front) applyLocal(ctx context.Context, set *model.Set, endpoints []*spec.Endpoint, configs []model.Config) error {
-	s, err := f.compiler.Compile(endpoints)
+	s, err := f.compile(endpoints)
 	if err != nil {
 		return err
 	}
@@ -144,7 +168,8 @@ func (f *front) applyLocal(ctx context.Context, set *model.Set, endpoints []*spe
 		return err
 	}
 	old := f.others.commit(others, func() {
-		fill(s, others, func(k gateway.Key) []gateway.Offered { return staged(stage, k) })
+		before := set.Serving()
+		fill(s, f.path.Snapshot(), others, func(k gateway.Key) ([]gateway.Offered, bool) { return staged(stage, before, k) })
 	})
 	f.apply(s, endpoints)
 	f.others.retire(old)

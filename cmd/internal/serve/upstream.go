@@ -142,12 +142,18 @@ func (s *upstreams) commit(next map[gateway.Key]*used, fill func()) (old map[gat
 }
 
 // fill gives the versions of s their replicas, which offered knows by version, but
-// for those of others.
-func fill(s *gateway.Snapshot, others map[gateway.Key]*used, offered func(gateway.Key) []gateway.Offered) {
+// for those of others. Where it says that they are the same, as the endpoint is in
+// before, which may be nil, they are there.
+func fill(s, before *gateway.Snapshot, others map[gateway.Key]*used, offered func(gateway.Key) (list []gateway.Offered, same bool)) {
 	for name, e := range s.Endpoints() {
+		known := before != nil && before.Endpoints()[name] == e
 		for _, v := range e.Versions {
-			if k := (gateway.Key{Endpoint: name, Version: v.Name}); others[k] == nil {
-				v.Pool.SetReplicas(offered(k))
+			k := gateway.Key{Endpoint: name, Version: v.Name}
+			if others[k] != nil {
+				continue
+			}
+			if list, same := offered(k); !same || !known {
+				v.Pool.SetReplicas(list)
 			}
 		}
 	}

@@ -31,9 +31,18 @@ func Open(path string) (Dir, error) {
 func (d Dir) KeyFile(name string) string { return filepath.Join(string(d), "keys", name) }
 
 // Key returns the kept key called name, or keeps and returns the one that
-// generate makes; fresh says that it was made now.
+// generate makes; fresh says that it was made now, and lasts once Sync was called.
 func (d Dir) Key(name string, generate func() string) (key string, fresh bool, err error) {
-	return kept(d.KeyFile(name), generate)
+	return kept(d.KeyFile(name), generate, replace)
+}
+
+// Sync has keys that were generated outlast a crash of the machine: all at once, since
+// each by itself takes a thousand times as long as writing it.
+func (d Dir) Sync() error {
+	if err := syncAll(filepath.Join(string(d), "keys")); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return nil
 }
 
 // SetKey keeps a key under a name, in place of the one that was.
@@ -45,11 +54,11 @@ func (d Dir) AdminFile() string { return filepath.Join(string(d), "admin-key") }
 // Admin returns the kept management key, or keeps and returns the one that generate
 // makes; fresh says that it was made now.
 func (d Dir) Admin(generate func() string) (key string, fresh bool, err error) {
-	return kept(d.AdminFile(), generate)
+	return kept(d.AdminFile(), generate, write)
 }
 
-// kept is the text in a file, or what generate makes and the file then has.
-func kept(path string, generate func() string) (text string, fresh bool, err error) {
+// kept is the text in a file, or what generate makes and store puts there.
+func kept(path string, generate func() string, store func(path string, pieces ...[]byte) error) (text string, fresh bool, err error) {
 	data, err := os.ReadFile(path)
 	text = strings.TrimSpace(string(data))
 	switch {
@@ -59,7 +68,7 @@ func kept(path string, generate func() string) (text string, fresh bool, err err
 		return "", false, fmt.Errorf("read what is kept: %w", err)
 	}
 	text = generate()
-	return text, true, write(path, []byte(text+"\n"))
+	return text, true, store(path, []byte(text+"\n"))
 }
 
 // minSecret is the fewest bytes of a secret.
@@ -69,7 +78,7 @@ const minSecret = 32
 // and kept.
 func (d Dir) Secret(file string) ([]byte, error) {
 	if file == "" {
-		text, _, err := kept(filepath.Join(string(d), "secret"), func() string { return rand.Text() + rand.Text() })
+		text, _, err := kept(filepath.Join(string(d), "secret"), func() string { return rand.Text() + rand.Text() }, write)
 		return []byte(text), err
 	}
 	data, err := os.ReadFile(file)
@@ -112,10 +121,10 @@ func (d Dir) SaveSlots(endpoint string, s *router.Slots) error {
 	return write(d.slotFile(endpoint), append(text, '\n'))
 }
 
-func (d Dir) goodFile() string { return filepath.Join(string(d), "last-good.yaml") }
+func (d Dir) goodFile() string { return filepath.Join(string(d), "last-good") }
 
-// KeepGood keeps the specification that is served.
-func (d Dir) KeepGood(text []byte) error { return write(d.goodFile(), text) }
+// KeepGood keeps the specification that is served, in pieces.
+func (d Dir) KeepGood(pieces ...[]byte) error { return write(d.goodFile(), pieces...) }
 
 // LastGood is what was kept last.
 func (d Dir) LastGood() ([]byte, error) { return os.ReadFile(d.goodFile()) }
@@ -135,17 +144,28 @@ func (d Dir) SaveCosts(name string, data []byte) error {
 }
 
 // write replaces a file as a whole, so that a crash leaves the old or the new one.
-func write(path string, data []byte) error {
+func write(path string, pieces ...[]byte) error { return put(path, pieces, (*os.File).Sync) }
+
+// replace is write that a crash of the machine may undo.
+func replace(path string, pieces ...[]byte) error {
+	return put(path, pieces, func(*os.File) error { return nil })
+}
+
+func put(path string, pieces [][]byte, sync func(*os.File) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*")
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
-	defer os.Remove(f.Name()) // no longer there after the rename
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	for _, p := range pieces {
+		if _, err = f.Write(p); err != nil {
+			break
+		}
+	}
+	if err = errors.Join(err, sync(f), f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
+		_ = os.Remove(f.Name()) // the first error tells
 		return fmt.Errorf("write state: %w", err)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"hash"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -61,10 +62,13 @@ func add(h hash.Hash, path string) {
 		if err != nil || info.Size() > maxFile {
 			return nil
 		}
-		if data, err := os.ReadFile(name); err == nil {
-			h.Write([]byte(name))
-			h.Write(data)
+		f, err := os.Open(name)
+		if err != nil {
+			return nil
 		}
+		defer f.Close()
+		h.Write([]byte(name))
+		_, _ = io.Copy(h, io.LimitReader(f, maxFile)) // as above
 		return nil
 	})
 }

@@ -156,7 +156,7 @@ spec:
 `
 
 // server is a running command and where it listens.
-type server struct{ http, grpc string }
+type server struct{ http, grpc, metrics string }
 
 // binary is the command, where TestMain has a folder for it, once build has made it.
 var binary string
@@ -196,11 +196,11 @@ func serve(t *testing.T) server {
 			t.Fatal(err)
 		}
 	}
-	return start(t, "serve", "--file", filepath.Join(dir, "endpoints.yaml"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", "--management", "",
+	return start(t, "serve", "--file", filepath.Join(dir, "endpoints.yaml"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--management", "",
 		"--state", filepath.Join(dir, "state"), "--drain-delay", "10ms")
 }
 
-var serving = regexp.MustCompile(`msg=serving http=(\S+) grpc=(\S+) `)
+var serving = regexp.MustCompile(`msg=serving http=(\S+) grpc=(\S+) metrics=(\S+) `)
 
 // start runs the command, and reads from its log where it serves.
 func start(t *testing.T, args ...string) server {
@@ -224,7 +224,7 @@ func start(t *testing.T, args ...string) server {
 	})
 	select {
 	case at := <-log.found:
-		return server{http: at[1], grpc: at[2]}
+		return server{http: at[1], grpc: at[2], metrics: at[3]}
 	case err := <-ended:
 		ended <- err
 		t.Fatal("the server ended before it served")
@@ -299,7 +299,7 @@ func repository(t *testing.T, args ...string) server {
 		}
 	}
 	return start(t, append([]string{"serve", "--model-repository", dir, "--model-control-mode", "explicit", "--allow-client-shm", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0",
-		"--metrics", "", "--management", "", "--state", filepath.Join(t.TempDir(), "state"), "--drain-delay", "10ms"}, args...)...)
+		"--metrics", "127.0.0.1:0", "--management", "", "--state", filepath.Join(t.TempDir(), "state"), "--drain-delay", "10ms"}, args...)...)
 }
 
 // writeMessages writes what the .proto files of the Open Inference Protocol say.

@@ -271,6 +271,7 @@ func (v *served) open(perSecond float64, n int) ([]time.Duration, error) {
 	for i := range n {
 		next = next.Add(time.Duration(rng.ExpFloat64() / perSecond * 1e9))
 		for wait := time.Until(next); wait > 0; wait = time.Until(next) {
+			v.set.Start() // as a lane's reader does where nothing more has come
 			if wait > 3*time.Millisecond {
 				time.Sleep(wait - 2*time.Millisecond)
 			}
@@ -283,8 +284,8 @@ func (v *served) open(perSecond float64, n int) ([]time.Duration, error) {
 		a.times.left.Add(1)
 		request.Deadline = scorer.Now().Add(time.Minute)
 		v.Put(request, a)
-		v.set.Start()
 	}
+	v.set.Start()
 	early.left.Wait()
 	times.left.Wait()
 	slices.Sort(times.list)

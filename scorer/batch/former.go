@@ -42,6 +42,10 @@ type Former struct {
 // deadline may run; it is also by how much longer a lower priority waits.
 const horizon = time.Second
 
+// clearly is what another size than the usual may cost of that one's, to be taken: what
+// is known of costs is not exact, and more runs than needed are dear where it errs.
+const clearly = 0.93
+
 // Plan is what Form decided. Its memory is used again.
 type Plan struct {
 	Run  []Segment      // runs now, together
@@ -254,7 +258,7 @@ func (f *Former) size(s *shape, now scorer.Instant, idle int, p *Plan) int {
 	case s.curve.try <= most:
 		size = s.curve.try
 	}
-	least := tolerance * c.cost(size, s.curve.hoped(size)) // another must be clearly better
+	least := clearly * c.cost(size, s.curve.hoped(size))
 	for i := min(cellOf(most)+1, cells-1); i >= 0; i-- {
 		n := min(sizeOf(i), most)
 		if cost := c.cost(n, s.curve.hoped(n)); cost < least {

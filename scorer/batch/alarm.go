@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// alarm calls a function some time after it was set. For one goroutine at a time.
+// alarm calls a function some time after it was set, once or twice. For one goroutine
+// at a time.
 type alarm interface {
 	set(d time.Duration) // instead of what was set before
 	stop()

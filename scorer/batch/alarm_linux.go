@@ -8,18 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newAlarm makes an alarm of the system's clock, which rings within some 30 µs of its
-// time. On the runtime's timers an idle process sleeps for whole milliseconds; they
-// are for a system that has no descriptor left to give.
+// newAlarm makes an alarm of the system's clock and one of the runtime, of which the
+// first counts. On the runtime's timers an idle process sleeps for whole milliseconds;
+// descriptors are looked at every 10 ms only by one whose processors are all busy.
 func newAlarm(ring func()) alarm {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
 		return newCoarse(ring)
 	}
-	a := &exact{file: os.NewFile(uintptr(fd), "timer"), done: make(chan struct{})}
+	a := &exact{alarm: newCoarse(ring), file: os.NewFile(uintptr(fd), "timer"), done: make(chan struct{})}
 	if a.raw, err = a.file.SyscallConn(); err != nil {
 		_ = a.file.Close()
-		return newCoarse(ring)
+		return a.alarm
 	}
 	a.arm = func(fd uintptr) {
 		// Fails for no time that there is.
@@ -29,8 +29,10 @@ func newAlarm(ring func()) alarm {
 	return a
 }
 
-// exact is an alarm whose descriptor the runtime's poller watches.
+// exact is an alarm with a descriptor that the runtime's poller watches, beside a
+// coarse one.
 type exact struct {
+	alarm
 	file  *os.File
 	raw   syscall.RawConn
 	arm   func(fd uintptr)
@@ -50,11 +52,13 @@ func (a *exact) wait(ring func()) {
 }
 
 func (a *exact) set(d time.Duration) {
+	a.alarm.set(d)
 	a.after = max(d, 1)      // nothing would be never
 	_ = a.raw.Control(a.arm) // an error is that it was stopped
 }
 
 func (a *exact) stop() {
+	a.alarm.stop()
 	_ = a.file.Close()
 	<-a.done
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -246,17 +247,20 @@ type latencies struct {
 	mu   sync.Mutex
 	list []time.Duration
 	left sync.WaitGroup
-	bad  atomic.Int64
+	bad  int64
+	said string // by the first of those
 }
 
 func (a *arrival) Canceled() bool { return false }
 func (a *arrival) Reply(resp *scorer.Response) {
 	took := time.Since(a.at)
-	if resp.Status != scorer.OK {
-		a.times.bad.Add(1)
-	}
 	a.times.mu.Lock()
 	a.times.list = append(a.times.list, took)
+	if resp.Status != scorer.OK {
+		if a.times.bad++; a.times.bad == 1 {
+			a.times.said = string(resp.Body)
+		}
+	}
 	a.times.mu.Unlock()
 	a.times.left.Done()
 }
@@ -289,8 +293,8 @@ func (v *served) open(perSecond float64, n int) ([]time.Duration, error) {
 	early.left.Wait()
 	times.left.Wait()
 	slices.Sort(times.list)
-	if bad := early.bad.Load() + times.bad.Load(); bad > 0 {
-		return nil, fmt.Errorf("%d requests failed", bad)
+	if bad := early.bad + times.bad; bad > 0 {
+		return nil, fmt.Errorf("%d requests failed: %s", bad, cmp.Or(early.said, times.said))
 	}
 	return times.list, nil
 }

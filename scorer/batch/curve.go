@@ -46,6 +46,8 @@ const (
 	fastest   = 3     // first runs, of which the fastest counts: others pay for memory and caches
 	settled   = 32    // runs after which the step is as small as it gets
 	quick     = 8     // runs in which a change of pace is noticed
+	lasting   = 2048  // runs in which it goes back
+	slowest   = 2.0   // times as long at most, and a part so small at least
 	steady    = 0.15  // part of the time; by less it is the same pace
 	outlier   = 3     // deviations beyond which a run counts as if it were there
 	tolerance = 0.97  // of the most rows per second: what is that good is as good
@@ -187,6 +189,10 @@ func (c *Curve) Observe(rows int, took time.Duration) {
 // and reports whether the pace is known: until it is again after it changed, runs tell
 // nothing of sizes. A single run is not that much slower, and one of a size that is not
 // well known says nothing.
+//
+// Noise that is not the same up and down moves the pace one way and the sizes that run
+// the other. So the pace has bounds, and goes back to 1: sizes that do not run are then
+// what they were.
 func (c *Curve) keepPace(i int, times float64) bool {
 	if c.cells[i].n < settled {
 		return true
@@ -205,6 +211,8 @@ func (c *Curve) keepPace(i int, times float64) bool {
 		c.pace *= 1 + c.drift
 		c.drift = 0
 	}
+	c.pace += (1 - c.pace) / lasting
+	c.pace = math.Max(1/slowest, math.Min(slowest, c.pace))
 	return c.moving == 0
 }
 

@@ -81,10 +81,11 @@ func (f *Former) Waiting() int { return f.waiting }
 // Full reports whether the policy refuses further jobs.
 func (f *Former) Full() bool { return f.policy.MaxWaiting > 0 && f.waiting >= f.policy.MaxWaiting }
 
-// Loaded reports whether at least half of a best run waits.
-func (f *Former) Loaded() bool {
+// Decided reports whether nobody need be let submit before the next Form: more than half
+// of a best run waits, or nobody else is about to come.
+func (f *Former) Decided() bool {
 	s := f.order.first()
-	return s != nil && s.curve.Known() && s.rows >= min(s.curve.Best(), f.limit)/2+1
+	return f.arrivals.lonely() || s != nil && s.curve.Known() && s.rows > min(s.curve.Best(), f.limit)/2
 }
 
 // Add queues j, which arrived at now.

@@ -19,8 +19,9 @@ type Policy struct {
 	Fixed bool
 
 	// Levels is how many priorities there are, 1 the highest; 0 is one. A request
-	// without a priority, or with one that there is not, has DefaultLevel, or the middle one where that is 0. It
-	// goes before lower ones, unless they have waited a second longer per level.
+	// without a priority, or with one that there is not, has DefaultLevel, or the middle
+	// one where that is 0. It goes before lower ones, unless they have waited a second
+	// longer per level.
 	Levels, DefaultLevel int
 
 	// Timeout is the longest wait for a device; 0 leaves it to the request's own. With

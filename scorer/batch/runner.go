@@ -260,11 +260,10 @@ func (r *Runner) next(w *worker) (next *Queue) {
 	return next
 }
 
-// decided reports whether w need not let others submit first: enough waits for it, or
-// nobody else is about to come. Holding mu.
+// decided reports whether w need not let others submit first. Holding mu.
 func (r *Runner) decided(w *worker) bool {
 	q := r.next(w)
-	return q != nil && (q.former.Loaded() || q.former.arrivals.lonely())
+	return q != nil && q.former.Decided()
 }
 
 // has reports whether the resources that a run of q takes are free. Holding mu.
@@ -497,7 +496,7 @@ func (r *Runner) ended(w *worker) {
 	q.total += w.spent
 	q.charge(w.spent - w.charged)
 	if w.rows > 0 {
-		// What counts is how long the slot was taken, for as long others waited for it.
+		// What counts is how long the slot was taken: so long did others wait for it.
 		q.former.Ran(&w.plan, w.rows, scorer.Now().Sub(w.formed), w.ended)
 	}
 	q.finished()

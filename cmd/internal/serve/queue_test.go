@@ -60,7 +60,7 @@ type slowCall struct {
 func (c slowCall) Run() error {
 	c.device.inside.Add(1)
 	defer c.device.inside.Add(-1)
-	if time.Sleep(time.Millisecond); c.device.shut.Load() {
+	if time.Sleep(time.Millisecond); c.device.shut.Load() { // the run's own time: nothing waits for it
 		<-c.device.tokens
 	}
 	return c.Call.Run()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sluice.dev/bench/models"
+	"sluice.dev/bench/stats"
 	"sluice.dev/bench/wide"
 )
 
@@ -87,7 +88,7 @@ func run(ctx context.Context) error {
 	}
 	fmt.Printf("%d core(s), %d run(s) side by side, one inference thread each\n\n", runtime.NumCPU(), *slots)
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "model\tmeasured\tlearnt\tpeer\tratio\tgoal\tverdict\t")
+	fmt.Fprintln(out, "model\tmeasured\tlearnt\tpeer\tratio\t95%\tgoal\tverdict\t")
 	for _, s := range list {
 		if err := b.measure(ctx, out, s); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
@@ -105,13 +106,28 @@ func run(ctx context.Context) error {
 func skipped(what string) bool { return strings.Contains(*skip, what) }
 
 // verdict is a line of the table. A ratio must be at least goal, or, where more is
-// worse, at most.
-func verdict(out *tabwriter.Writer, model, what, learnt, peer string, ratio, goal float64, most bool) {
-	met, sign := ratio >= goal, "≥"
-	if most {
-		met, sign = ratio <= goal, "≤"
+// worse, at most; goal 0 is none.
+func verdict(out *tabwriter.Writer, model, what, learnt, peer string, ratio stats.Interval, goal float64, most bool) {
+	wanted, word := "", ""
+	if goal > 0 {
+		wanted, word = fmt.Sprintf("%s %.2f", map[bool]string{true: "≤", false: "≥"}[most], goal), judge(ratio, goal, most)
 	}
-	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%.3f\t%s %.2f\t%s\t\n", model, what, learnt, peer, ratio, sign, goal, map[bool]string{true: "met", false: "MISSED"}[met])
+	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%.3f\t%.3f–%.3f\t%s\t%s\t\n", model, what, learnt, peer, ratio.Mid, ratio.Low, ratio.High, wanted, word)
+}
+
+// judge says whether a goal is met, and, where it is not, whether that is certain.
+func judge(ratio stats.Interval, goal float64, most bool) string {
+	mid, best := ratio.Mid, ratio.High
+	if most {
+		mid, best, goal = -mid, -ratio.Low, -goal
+	}
+	switch {
+	case mid >= goal:
+		return "met"
+	case best >= goal:
+		return "within noise"
+	}
+	return "MISSED"
 }
 
 // round is a time for people.

@@ -32,35 +32,43 @@ func grid() (list []setting) {
 
 // A machine's pace drifts, and others use it too. So what is compared is measured
 // in turn, for a short while each, and what counts is the median of the rounds'
-// ratios.
-const rounds = 9
+// ratios. It takes so many rounds, more where they are short.
+const rounds, mostRounds, enough = 9, 25, 40 * time.Second
 
 // fastest is how many requests per second come by chance at most: they are made by one
 // goroutine, which would else be what is measured.
 const fastest = 200_000
 
-// finalists is how many of the grid's settings are compared so.
-const finalists = 3
+// finalists is how many of the grid's settings are compared in turn, in so many rounds,
+// to find the best of them. That one is measured anew beside what is learnt: of what
+// decided who is best, luck is a part.
+const finalists, heats = 3, 5
 
-// ratios measures the first against each of the others in turn, and returns the
-// medians of the first's values, and per other of its values and of the ratios.
-func ratios(measure ...func() (float64, error)) (own float64, others, ratio []float64, err error) {
-	values := make([][]float64, len(measure))
-	shares := make([][]float64, len(measure))
-	for range rounds {
-		for i, f := range measure {
+// measurement is one value of something, such as its rows per second.
+type measurement func() (float64, error)
+
+// inTurn takes all measurements in each of n rounds.
+func inTurn(n int, list ...measurement) (values [][]float64, err error) {
+	values = make([][]float64, len(list))
+	for range n {
+		for i, f := range list {
 			v, err := f()
 			if err != nil {
-				return 0, nil, nil, err
+				return nil, err
 			}
 			values[i] = append(values[i], v)
-			shares[i] = append(shares[i], values[0][len(values[0])-1]/v)
 		}
 	}
-	for i := range measure[1:] {
-		others, ratio = append(others, stats.Median(values[i+1])), append(ratio, stats.Median(shares[i+1]))
+	return values, nil
+}
+
+// ratio is how many times as large values are as others that were measured in turn.
+func ratio(values, others []float64) stats.Interval {
+	var list []float64
+	for i := range values {
+		list = append(list, values[i]/others[i])
 	}
-	return stats.Median(values[0]), others, ratio, nil
+	return stats.Middle(list)
 }
 
 // trial is one model's measurement.
@@ -106,6 +114,11 @@ func (b *bench) measure(ctx context.Context, out *tabwriter.Writer, s *subject) 
 	return err
 }
 
+// rounds is how many rounds of so many measurements there are.
+func (t *trial) rounds(measurements int) int {
+	return min(max(int(enough/(time.Duration(measurements)*t.d)), rounds), mostRounds)
+}
+
 // learn serves as many as there may be, as a server would have for a while, and
 // returns how many requests per second were answered in the end.
 func (t *trial) learn(v *served) (rate float64, err error) {
@@ -123,30 +136,25 @@ func (t *trial) manyCallers(v *served, size int) error {
 		rate, _, err := v.closed(64, t.many(), t.d, 0)
 		return rate, err
 	}
-	own, bare, ratio, err := ratios(
+	values, err := inTurn(t.rounds(2),
 		func() (float64, error) { return rate(v) },
 		func() (float64, error) { return t.bare.loop(size, t.d/2) })
 	if err != nil {
 		return err
 	}
-	verdict(t.out, t.name, "rows/s, 64 in flight", fmt.Sprintf("%.0f", own), fmt.Sprintf("%.0f bare, %d rows at a time", bare[0], size), ratio[0], 0.95, false)
-	return t.against(rate, true, func(own, other float64, set setting, ratio float64) {
-		verdict(t.out, t.name, "rows/s, 64 in flight", fmt.Sprintf("%.0f", own), fmt.Sprintf("%.0f, %v", other, set), ratio, 1, false)
-	})
+	own, bare := stats.Median(values[0]), stats.Median(values[1])
+	t.line("rows/s, 64 in flight", fmt.Sprintf("%.0f", own), fmt.Sprintf("%.0f bare, %d rows at a time", bare, size), ratio(values[0], values[1]), 0.95, false)
+	return t.against(rate, true, "rows/s, 64 in flight", func(v float64) string { return fmt.Sprintf("%.0f", v) })
 }
 
-// against tries every fixed setting, and reports how what is learnt does against the
-// best of those.
-func (t *trial) against(f func(*served) (float64, error), more bool, report func(own, other float64, set setting, ratio float64)) error {
-	best, err := t.candidates(f, more)
+// against tries every fixed setting, and writes how what is learnt does against the
+// best of those; beside it, how that one does against itself.
+func (t *trial) against(f func(*served) (float64, error), more bool, what string, words func(float64) string) error {
+	best, err := t.champion(f, more)
 	if err != nil {
 		return err
 	}
-	list := []variant{{subject: t.subject}}
-	for _, set := range best {
-		list = append(list, variant{t.subject, set})
-	}
-	all, stop, err := t.serve(t.ctx, list...)
+	all, stop, err := t.serve(t.ctx, variant{subject: t.subject}, variant{t.subject, best}, variant{t.subject, best})
 	if err != nil {
 		return err
 	}
@@ -154,21 +162,51 @@ func (t *trial) against(f func(*served) (float64, error), more bool, report func
 	if _, err := t.learn(all[0]); err != nil {
 		return err
 	}
-	var measures []func() (float64, error)
-	for _, v := range all {
-		measures = append(measures, func() (float64, error) { return f(v) })
-	}
-	own, others, ratio, err := ratios(measures...)
+	values, err := inTurn(t.rounds(len(all)), measurements(f, all)...)
 	if err != nil {
 		return err
 	}
-	worst := slices.Max(ratio)
-	if more {
-		worst = slices.Min(ratio)
-	}
-	i := slices.Index(ratio, worst)
-	report(own, others[i], best[i], worst)
+	own, other := stats.Median(values[0]), stats.Median(values[1])
+	t.line(what, words(own), words(other)+", "+best.String(), ratio(values[0], values[1]), 1, !more)
+	t.line("", words(stats.Median(values[2])), "the same setting again", ratio(values[2], values[1]), 0, false)
 	return nil
+}
+
+func measurements(f func(*served) (float64, error), all []*served) (list []measurement) {
+	for _, v := range all {
+		list = append(list, func() (float64, error) { return f(v) })
+	}
+	return list
+}
+
+// champion is the setting that is best by some rounds among those that did best when
+// each was tried once.
+func (t *trial) champion(f func(*served) (float64, error), more bool) (best setting, err error) {
+	list, err := t.candidates(f, more)
+	if err != nil {
+		return setting{}, err
+	}
+	var variants []variant
+	for _, set := range list {
+		variants = append(variants, variant{t.subject, set})
+	}
+	all, stop, err := t.serve(t.ctx, variants...)
+	if err != nil {
+		return setting{}, err
+	}
+	defer stop()
+	values, err := inTurn(heats, measurements(f, all)...)
+	if err != nil {
+		return setting{}, err
+	}
+	medians := make([]float64, len(values))
+	for i := range values {
+		medians[i] = stats.Median(values[i])
+	}
+	if more {
+		return list[slices.Index(medians, slices.Max(medians))], nil
+	}
+	return list[slices.Index(medians, slices.Min(medians))], nil
 }
 
 // candidates are the settings that did best when each was tried once.
@@ -195,6 +233,11 @@ func (t *trial) candidates(f func(*served) (float64, error), more bool) ([]setti
 	return list[:finalists], nil
 }
 
+// line writes a line of the table about t's model.
+func (t *trial) line(what, learnt, peer string, ratio stats.Interval, goal float64, most bool) {
+	verdict(t.out, t.name, what, learnt, peer, ratio, goal, most)
+}
+
 // loneCaller shows what a request takes beside the model's own time when it is alone.
 func (t *trial) loneCaller(v *served) error {
 	var extra []float64
@@ -211,7 +254,7 @@ func (t *trial) loneCaller(v *served) error {
 		alone, single = list[len(list)/2], time.Duration(float64(t.slots)/rate*1e9)
 		extra = append(extra, float64(alone-single)/1e3)
 	}
-	verdict(t.out, t.name, "lone request, µs beside the run", round(alone), round(single)+" bare", stats.Median(extra), 60, true)
+	t.line("lone request, µs beside the run", round(alone), round(single)+" bare", stats.Middle(extra), 60, true)
 	return nil
 }
 
@@ -222,9 +265,7 @@ func (t *trial) byChance(rate float64) error {
 		list, err := v.open(rate, n)
 		return float64(p99(list)), err
 	}
-	return t.against(f, false, func(own, other float64, set setting, ratio float64) {
-		verdict(t.out, t.name, fmt.Sprintf("p99 at %.0f/s", rate), round(time.Duration(own)), round(time.Duration(other))+", "+set.String(), ratio, 1, true)
-	})
+	return t.against(f, false, fmt.Sprintf("p99 at %.0f/s", rate), func(v float64) string { return round(time.Duration(v)) })
 }
 
 // twoModels shows what the flood of one model does to another on the same device,
@@ -266,7 +307,7 @@ func (b *bench) flood(ctx context.Context, out *tabwriter.Writer, both []variant
 		return float64(p99(list)), err
 	}
 	var flooded float64
-	beside, alone, ratio, err := ratios(
+	values, err := inTurn(rounds,
 		func() (p float64, err error) {
 			done := make(chan error)
 			go func() {
@@ -280,6 +321,7 @@ func (b *bench) flood(ctx context.Context, out *tabwriter.Writer, both []variant
 	if err != nil {
 		return err
 	}
-	verdict(out, quiet.name, fmt.Sprintf("p99 beside %s at %.0f/s", flood.name, flooded), round(time.Duration(beside)), round(time.Duration(alone[0]))+" alone", ratio[0], 2, true)
+	beside, alone := stats.Median(values[0]), stats.Median(values[1])
+	verdict(out, quiet.name, fmt.Sprintf("p99 beside %s at %.0f/s", flood.name, flooded), round(time.Duration(beside)), round(time.Duration(alone))+" alone", ratio(values[0], values[1]), 2, true)
 	return nil
 }

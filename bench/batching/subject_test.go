@@ -9,6 +9,7 @@ import (
 
 	"sluice.dev/accel"
 	"sluice.dev/accel/tensor"
+	"sluice.dev/bench/stats"
 )
 
 // scarce is a model that can be bound once.
@@ -46,5 +47,24 @@ func TestALoopThatCannotBeginLeavesNothing(t *testing.T) {
 	}
 	if model.closed != 1 {
 		t.Errorf("%d of %d calls are closed", model.closed, model.bound)
+	}
+}
+
+func TestAMissIsToldFromNoise(t *testing.T) {
+	for _, c := range []struct {
+		low, mid, high, goal float64
+		most                 bool
+		want                 string
+	}{
+		{0.9, 0.96, 1.1, 0.95, false, "met"},
+		{0.9, 0.94, 1.1, 0.95, false, "within noise"},
+		{0.9, 0.92, 0.94, 0.95, false, "MISSED"},
+		{0.9, 0.99, 1.1, 1, true, "met"},
+		{0.9, 1.05, 1.1, 1, true, "within noise"},
+		{1.02, 1.05, 1.1, 1, true, "MISSED"},
+	} {
+		if got := judge(stats.Interval{Low: c.low, Mid: c.mid, High: c.high}, c.goal, c.most); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
 	}
 }

@@ -53,6 +53,19 @@ func Ratio(a, b []float64) Interval {
 	return Interval{math.Exp(m.Mid), math.Exp(m.Low), math.Exp(m.High), m.Repeats}
 }
 
+// Middle is the median of repeats, with the interval between two of them whose ranks
+// have the true median between them in 95% of cases, whatever the distribution, if
+// there are six or more (Conover, Practical nonparametric statistics, 3.2).
+func Middle(values []float64) Interval {
+	n := len(values)
+	if n == 0 {
+		return Interval{}
+	}
+	v := slices.Sorted(slices.Values(values))
+	rank := max(int((float64(n)-1.96*math.Sqrt(float64(n)))/2), 0)
+	return Interval{Median(values), v[rank], v[n-1-rank], n}
+}
+
 // Median is the middle value, or the mean of the two middle ones.
 func Median(values []float64) float64 {
 	if len(values) == 0 {

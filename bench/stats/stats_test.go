@@ -99,6 +99,27 @@ func TestIntervalsCover(t *testing.T) {
 	}
 }
 
+// So does the interval of a median, where the mean of what was measured says little.
+func TestIntervalsOfMediansCover(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	for _, n := range []int{6, 9, 15, 25, 50} {
+		hits := 0
+		const experiments = 4000
+		for range experiments {
+			x := make([]float64, n)
+			for i := range x {
+				x[i] = math.Exp(3 * rng.NormFloat64()) // its median is 1
+			}
+			if m := Middle(x); m.Low <= 1 && 1 <= m.High && m.Low <= m.Mid && m.Mid <= m.High {
+				hits++
+			}
+		}
+		if share := float64(hits) / experiments; share < 0.935 {
+			t.Errorf("%d repeats: the intervals cover %.3f", n, share)
+		}
+	}
+}
+
 func TestIntervalsOfFew(t *testing.T) {
 	if m := Mean([]float64{3}); m != (Interval{3, 3, 3, 1}) {
 		t.Errorf("%+v", m)
@@ -108,6 +129,12 @@ func TestIntervalsOfFew(t *testing.T) {
 	}
 	if r := Ratio([]float64{0, 4}, []float64{1, 2}); r.Repeats != 1 || math.Abs(r.Mid-2) > 1e-12 {
 		t.Errorf("%+v", r)
+	}
+	if m := Middle([]float64{3}); m != (Interval{3, 3, 3, 1}) {
+		t.Errorf("%+v", m)
+	}
+	if m := Middle(nil); m != (Interval{}) {
+		t.Errorf("%+v", m)
 	}
 	if m := Median([]float64{9, 1, 2, 8}); m != 5 {
 		t.Errorf("median %v", m)

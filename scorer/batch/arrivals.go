@@ -2,7 +2,6 @@ package batch
 
 import (
 	"math"
-	"math/bits"
 	"time"
 
 	"sluice.dev/scorer"
@@ -22,21 +21,15 @@ type arrivals struct {
 	before float64 // rows
 	lasted float64 // nanoseconds
 
-	// How often it took how long until the next request came, by power of two; all
-	// halved now and then.
-	gaps   bins // since the last request, where no run ended in between
-	echoes bins // since the last run's end, of the first request after it
-	total  int
-	alone  int // requests in a row that each came after the run of the one before it
+	gaps   intervals // since the last request, or until a run ends
+	echoes intervals // since the last run's end, of the first request after it
+	total  int       // of both
+	alone  int       // requests in a row that each came after the run of the one before it
 }
 
-type bins [binCount]uint16
-
 const (
-	binCount = 26  // below 256 ns, 512 ns, … 8.6 s and above
-	binShift = 8   // of the first bin
-	maxGaps  = 512 // counted, before all are halved
-	minGaps  = 8   // before they are believed
+	maxGaps = 1024 // counted, before all are halved
+	minGaps = 8    // before they are believed
 
 	// A window ends after so many rows, a few batches of the usual size, and so many
 	// runs of the largest; or after so long.
@@ -55,14 +48,17 @@ func (a *arrivals) note(now scorer.Instant, rows, limit int) {
 		a.last, a.since = now, now
 	}
 	if a.ended > a.last {
-		a.echoes[binOf(float64(now.Sub(a.ended)))]++
+		a.echoes.met[binOf(float64(now.Sub(a.ended)))]++
+		a.gaps.cut[binOf(float64(a.ended.Sub(a.last)))]++
+		a.total += 2
 		a.alone++
 	} else {
 		a.alone = 0
-		a.gaps[binOf(float64(now.Sub(a.last)))]++
+		a.total++
+		a.gaps.met[binOf(float64(now.Sub(a.last)))]++
 	}
-	if a.total++; a.total >= maxGaps {
-		a.halve()
+	if a.total >= maxGaps {
+		a.total = a.gaps.halve() + a.echoes.halve()
 	}
 	idle := a.pause(now)
 	if elapsed := now.Sub(a.since); a.count >= float64(max(window, runs*limit)) || elapsed >= maxWindow {
@@ -83,13 +79,13 @@ func (a *arrivals) pause(now scorer.Instant) float64 {
 	return pause - counted
 }
 
-func (a *arrivals) halve() {
-	a.total = 0
-	for i := range binCount {
-		a.gaps[i] /= 2
-		a.echoes[i] /= 2
-		a.total += int(a.gaps[i]) + int(a.echoes[i])
+// ran notes that a run ended at now.
+func (a *arrivals) ran(now scorer.Instant) {
+	if a.ended > a.last {
+		a.echoes.cut[binOf(float64(now.Sub(a.ended)))]++
+		a.total++
 	}
+	a.ended = now
 }
 
 // lonely reports whether so many requests in a row met nobody that what there was
@@ -105,25 +101,10 @@ func (a *arrivals) rate(now scorer.Instant) float64 {
 	return rows / (a.lasted + float64(now.Sub(a.since)) + missing*float64(maxWindow) + 1)
 }
 
-// binOf is the bin of a time in nanoseconds.
-func binOf(gap float64) int {
-	return min(max(bits.Len64(uint64(max(gap, 0)))-binShift, 0), binCount-1)
-}
-
-// endOf is where a bin ends, in nanoseconds.
-func endOf(i int) float64 { return float64(uint64(1) << (i + binShift)) }
-
-// above is how many are in bins from each one on.
-func (b *bins) above() (sum [binCount + 1]float64) {
-	for i := binCount - 1; i >= 0; i-- {
-		sum[i] = sum[i+1] + float64(b[i])
-	}
-	return sum
-}
-
 // wait is how long to wait for further requests, 0 for not at all: until there is a
 // pause after which, of those that there were, the next request is not worth it. It
-// is the pause with the largest expected gain. most is how many rows have room.
+// is the pause with the largest expected gain, and not longer than a run of what waits.
+// most is how many rows have room.
 //
 // The times that are longer than the pause now tell how likely the next request is
 // within each time: after a pause that is longer than those within bursts, the
@@ -132,44 +113,35 @@ func (a *arrivals) wait(now scorer.Instant, p *prospect, most float64) time.Dura
 	if a.total < minGaps || a.lonely() {
 		return 0
 	}
-	gaps, echoes := a.gaps.above(), a.echoes.above()
-	next, total, pause := &a.gaps, &gaps, float64(now.Sub(a.last))
+	gaps := a.gaps.chances()
+	next, pause := gaps, float64(now.Sub(a.last))
 	if a.ended > a.last {
-		next, total, pause = &a.echoes, &echoes, float64(now.Sub(a.ended))
+		next, pause = a.echoes.chances(), float64(now.Sub(a.ended))
 	}
-	from, run := binOf(pause), binOf(p.time(p.n))
-	if total[from] == 0 {
-		return 0
-	}
-	short := 0.0 // sum of the gaps up to a bin
-	for i := range from {
-		short += float64(a.gaps[i]) * 0.75 * endOf(i)
-	}
-	var best, wait, came, spent float64
-	for i, begin := from, pause; i < binCount-1; i++ {
-		end := endOf(i)
-		share := float64(next[i]) / total[from]
+	alone := p.time(p.n)
+	until := pause + alone
+	run := shorter(&gaps, binOf(alone))
+	near := shorter(&gaps, binOf(pause)-1)
+	var best, wait, spent float64
+	quiet := 1.0 // chance that nobody came
+	for i, begin := binOf(pause), pause; begin < until && i < binCount-1; i++ {
+		end := min(endOf(i), until)
+		came := quiet * next[i] * (end - begin) / (endOf(i) - beginOf(i))
 		// Those that come within this bin come halfway; the others wait through it.
-		spent += share*(end-begin)/2 + (1-came-share)*(end-begin)
-		came += share
-		short += float64(a.gaps[i]) * 0.75 * end
+		spent += (quiet - came/2) * (end - begin)
+		quiet -= came
+		near.add(i, gaps[i])
 		begin = end
 		if came == 0 {
 			continue
 		}
 		// Each that comes brings further ones, as long as gaps are this short.
-		near := gaps[0] - gaps[i+1]
-		more := came * math.Min(gaps[0]/math.Max(gaps[i+1], gaps[0]/most), most)
-		if near == 0 {
-			more = came
-		}
-		took := spent + (more-came)*short/math.Max(near, 1)
+		first := 1 - quiet
+		more := first / max(near.longer, 1/most)
+		took := spent + (more-first)*near.mean()
 		// Of the pauses that are longer, some end while the run goes on.
-		during := 0.0
-		if run > i {
-			during = (gaps[i+1] - gaps[run+1]) / math.Max(gaps[i+1]+echoes[0], 1)
-		}
-		if gain := p.gain(more, took, 1-during); gain > best {
+		still := min(run.longer/max(near.longer, never), 1)
+		if gain := p.gain(more, took, still); gain > best {
 			best, wait = gain, end-pause
 		}
 	}

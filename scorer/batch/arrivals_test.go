@@ -26,7 +26,7 @@ func TestTheRateIsOfCyclesNotOfBursts(t *testing.T) {
 				}
 			}
 			now = now.Add(cycle)
-			f.arrivals.ended = now - 1
+			f.arrivals.ran(now - 1)
 		}
 	}
 }

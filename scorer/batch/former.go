@@ -253,6 +253,9 @@ func (f *Former) size(s *shape, now scorer.Instant, idle int, p *Plan) int {
 	}
 	c := f.forecast(s, now, idle)
 	size := min(most, s.curve.Best())
+	if size == most && c.rate > c.drain {
+		return most // of half of what the slots can do nothing is gained by two runs for one
+	}
 	switch {
 	case c.busy() && s.curve.good(most):
 		size = most // what is left would run in a small batch
@@ -466,8 +469,10 @@ func (f *Former) shrink(n int, p *Plan) {
 // now.
 func (f *Former) Ran(p *Plan, rows int, took time.Duration, now scorer.Instant) {
 	p.shape.curve.Observe(rows, took)
-	p.shape.arrivals.ended = now
-	f.arrivals.ended = now
+	f.arrivals.ran(now)
+	if !f.uniform {
+		p.shape.arrivals.ran(now)
+	}
 }
 
 // Share says how many slots of the device take from the queue; 1 if it is not said.

@@ -59,6 +59,18 @@ func TestTheRuleLearns(t *testing.T) {
 	}
 }
 
+// Who comes by chance is not waited for where that does not pay: a device that gains by
+// larger batches is not left idle at any load.
+func TestNobodyWaitsForChance(t *testing.T) {
+	d := Device{Slots: 1, Time: models[0].time, Noise: 0.03, Limit: 64}
+	c := Compare(models[0].name, d, []Contender{Contenders()[0], Contenders()[2]}, []float64{0.02, 0.1, 0.2, 0.3, 0.5}, 40_000)
+	for k, load := range c.Loads {
+		if own, all := c.Cells[0][k], c.Cells[1][k]; float64(own.Mean) > 1.02*float64(all.Mean) {
+			t.Errorf("load %.2f: mean %v; who takes what waits has %v", load, own.Mean, all.Mean)
+		}
+	}
+}
+
 // Callers whose number is a batch run together, though nothing tells them to wait.
 func TestCallersRunTogether(t *testing.T) {
 	for _, m := range models {

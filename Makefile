@@ -97,6 +97,7 @@ fuzz: ## Fuzz every target for FUZZTIME each
 bench: setup ## Run the benchmarks, and compare with peers
 	go test -run '^$$' -bench . -benchmem ./router ./auth/... ./gateway ./scorer/... ./accel/...
 	go run ./bench/compare -results bench/RESULTS.md
+	go run ./bench/batching -results bench/RESULTS.md
 
 .PHONY: clean
 clean: ## Remove what was built and what the example keeps

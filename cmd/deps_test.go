@@ -75,15 +75,15 @@ var order = map[string][]string{
 	"bench/load":         {"bench", "bench/client", "bench/proc", "bench/stats"},
 	"bench/ask":          {"bench", "scorer/codec/wire"},
 	"bench/local":        {},
-	"bench/report":       {"bench", "bench/stats"},
+	"bench/report":       {"bench", "bench/proc", "bench/stats"},
 	"bench/wide":         {"accel/tensor", "bench/onnx"},
 	"bench/models":       {"accel/ort/library/wheel"},
 	"bench/models/fetch": {"bench/models"},
-	"bench/compare": {"bench", "bench/ask", "bench/client", "bench/load", "bench/local", "bench/proc", "bench/stats", "bench/wide",
+	"bench/compare": {"bench", "bench/ask", "bench/client", "bench/load", "bench/local", "bench/proc", "bench/report", "bench/stats", "bench/wide",
 		"accel", "accel/tensor", "accel/ort", "accel/ort/library"},
 	"bench/scenario": {"bench", "bench/ask", "bench/client", "bench/load", "bench/local", "bench/pace", "bench/proc", "bench/stats", "bench/wide",
 		"deploy/api"}, // for a token
-	"bench/batching": {"bench/models", "bench/stats", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library", "scorer", "scorer/batch", "scorer/model"},
+	"bench/batching": {"bench/models", "bench/report", "bench/stats", "bench/wide", "accel", "accel/tensor", "accel/ort", "accel/ort/library", "scorer", "scorer/batch", "scorer/model"},
 }
 
 const module = "sluice.dev"

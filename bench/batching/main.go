@@ -3,19 +3,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"sluice.dev/bench/models"
+	"sluice.dev/bench/report"
 	"sluice.dev/bench/stats"
 	"sluice.dev/bench/wide"
 )
@@ -26,6 +27,7 @@ var (
 	minilm  = flag.String("minilm", "examples/minilm/minilm.onnx", "the sentence encoder, built by examples/minilm/build.py")
 	only    = flag.String("only", "", "models to measure, such as wide,magika; default all")
 	skip    = flag.String("skip", "", "of closed, open, lone, two: what not to measure")
+	results = flag.String("results", "", "also write the outcome into this file, as a section of Markdown")
 )
 
 func main() {
@@ -38,8 +40,8 @@ func main() {
 	}
 }
 
-// subjects are the models, with a request of one row each.
-func subjects(dir string) (list []*subject, err error) {
+// subjects are the models, with a request of one row each, and why others are missing.
+func subjects(dir string) (chosen []*subject, missing []error, err error) {
 	widePath := filepath.Join(dir, "wide.onnx")
 	err = wide.Write(widePath)
 	path := func(m models.Model) string {
@@ -47,7 +49,7 @@ func subjects(dir string) (list []*subject, err error) {
 		err = errors.Join(err, e)
 		return p
 	}
-	list = []*subject{
+	list := []*subject{
 		{name: "digits", path: "examples/digits/mlp.onnx", inputs: []input{{"input", "FP32", []int64{64}}}, rows: 64}, // a request costs more than a row
 		{name: "wide", path: widePath, inputs: []input{{"x", "FP32", []int64{wide.Inputs}}}},
 		{name: "direction", path: path(models.Direction), inputs: []input{{"x", "FP32", []int64{3, 48, 192}}}},
@@ -56,20 +58,19 @@ func subjects(dir string) (list []*subject, err error) {
 		{name: "recogniser", path: path(models.Recogniser), inputs: []input{{"x", "FP32", []int64{3, 48, 320}}}},
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var chosen []*subject
 	for _, s := range list {
 		if *only != "" && !strings.Contains(","+*only+",", ","+s.name+",") {
 			continue
 		}
 		if _, e := os.Stat(s.path); e != nil {
-			fmt.Printf("%s is left out: %v\n", s.name, e)
+			missing = append(missing, e)
 			continue
 		}
 		chosen = append(chosen, s)
 	}
-	return chosen, nil
+	return chosen, missing, nil
 }
 
 func run(ctx context.Context) error {
@@ -78,7 +79,7 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("make a temporary folder: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	list, err := subjects(dir)
+	list, missing, err := subjects(dir)
 	if err != nil {
 		return err
 	}
@@ -86,33 +87,51 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%d core(s), %d run(s) side by side, one inference thread each\n\n", runtime.NumCPU(), *slots)
-	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "model\tmeasured\tlearnt\tpeer\tratio\t95%\tgoal\tverdict\t")
+	var text bytes.Buffer
+	out := io.MultiWriter(os.Stdout, &text)
+	heading(out)
 	for _, s := range list {
 		if err := b.measure(ctx, out, s); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		_ = out.Flush()
 	}
 	if !skipped("two") {
 		if err := b.twoModels(ctx, out, list); err != nil {
 			return err
 		}
 	}
-	return out.Flush()
+	for _, m := range missing {
+		fmt.Fprintf(out, "\nNot measured: %v\n", m)
+	}
+	if *results == "" {
+		return nil
+	}
+	return report.Section(*results, text.String())
+}
+
+// heading says what is measured, where, and how.
+func heading(out io.Writer) {
+	fmt.Fprintf(out, "# Batches that are learnt\n\n`go run ./bench/batching %s`, %s. %d run(s) side by side, one inference thread each.\n",
+		strings.Join(os.Args[1:], " "), report.Machine(), *slots)
+	fmt.Fprint(out, `
+Medians of rounds in turn, and of the rounds' ratios, with the interval that has the true median in 95% of cases. A setting is the best of
+20: a delay of 0, 0.1, 0.5, 1 or 5 ms, and at most 1, 4, 16 or 64 rows. "Open" is a goal that is missed by less than the interval.
+
+| model | measured | learnt | peer | ratio | 95% | goal | verdict |
+|---|---|---|---|---|---|---|---|
+`)
 }
 
 func skipped(what string) bool { return strings.Contains(*skip, what) }
 
 // verdict is a line of the table. A ratio must be at least goal, or, where more is
 // worse, at most; goal 0 is none.
-func verdict(out *tabwriter.Writer, model, what, learnt, peer string, ratio stats.Interval, goal float64, most bool) {
-	wanted, word := "", ""
+func verdict(out io.Writer, model, what, learnt, peer string, ratio stats.Interval, goal float64, most bool) {
+	wanted, word := "–", "–"
 	if goal > 0 {
 		wanted, word = fmt.Sprintf("%s %.2f", map[bool]string{true: "≤", false: "≥"}[most], goal), judge(ratio, goal, most)
 	}
-	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%.3f\t%.3f–%.3f\t%s\t%s\t\n", model, what, learnt, peer, ratio.Mid, ratio.Low, ratio.High, wanted, word)
+	fmt.Fprintf(out, "| %s | %s | %s | %s | %.2f | %.2f–%.2f | %s | %s |\n", model, what, learnt, peer, ratio.Mid, ratio.Low, ratio.High, wanted, word)
 }
 
 // judge says whether a goal is met, and, where it is not, whether that is certain.
@@ -123,11 +142,11 @@ func judge(ratio stats.Interval, goal float64, most bool) string {
 	}
 	switch {
 	case mid >= goal:
-		return "met"
+		return "reached"
 	case best >= goal:
-		return "within noise"
+		return "open"
 	}
-	return "MISSED"
+	return "missed"
 }
 
 // round is a time for people.

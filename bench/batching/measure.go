@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"sluice.dev/bench/stats"
@@ -76,13 +76,13 @@ type trial struct {
 	*bench
 	*subject
 	ctx  context.Context
-	out  *tabwriter.Writer
+	out  io.Writer
 	d    time.Duration // of a measurement
 	bare *bareModel
 }
 
 // measure shows what one model does.
-func (b *bench) measure(ctx context.Context, out *tabwriter.Writer, s *subject) (err error) {
+func (b *bench) measure(ctx context.Context, out io.Writer, s *subject) (err error) {
 	t := &trial{bench: b, subject: s, ctx: ctx, out: out, d: time.Duration(*seconds * float64(time.Second))}
 	if t.bare, err = b.bare(s); err != nil {
 		return err
@@ -168,7 +168,7 @@ func (t *trial) against(f func(*served) (float64, error), more bool, what string
 	}
 	own, other := stats.Median(values[0]), stats.Median(values[1])
 	t.line(what, words(own), words(other)+", "+best.String(), ratio(values[0], values[1]), 1, !more)
-	t.line("", words(stats.Median(values[2])), "the same setting again", ratio(values[2], values[1]), 0, false)
+	t.line("the same", words(stats.Median(values[2])), "the same setting again", ratio(values[2], values[1]), 0, false)
 	return nil
 }
 
@@ -268,60 +268,93 @@ func (t *trial) byChance(rate float64) error {
 	return t.against(f, false, fmt.Sprintf("p99 at %.0f/s", rate), func(v float64) string { return round(time.Duration(v)) })
 }
 
+// think is how long the caller of a model waits before it asks again, while another
+// is flooded.
+const think = 2 * time.Millisecond
+
 // twoModels shows what the flood of one model does to another on the same device,
-// which has a request now and then.
-func (b *bench) twoModels(ctx context.Context, out *tabwriter.Writer, list []*subject) error {
+// which has a request now and then; and what two bare loops of them do.
+func (b *bench) twoModels(ctx context.Context, out io.Writer, list []*subject) error {
 	for _, pair := range [][2]string{{"wide", "magika"}, {"wide", "direction"}, {"recogniser", "direction"}} {
-		var both []variant
-		for _, s := range list {
-			if s.name == pair[0] || s.name == pair[1] {
-				both = append(both, variant{subject: s})
-			}
-		}
-		if len(both) < 2 {
+		flood, quiet := named(list, pair[0]), named(list, pair[1])
+		if flood == nil || quiet == nil {
 			continue
 		}
-		if both[0].name != pair[0] {
-			both[0], both[1] = both[1], both[0]
-		}
-		if err := b.flood(ctx, out, both); err != nil {
+		if err := errors.Join(b.flood(ctx, out, flood, quiet), b.bareFlood(out, flood, quiet)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) flood(ctx context.Context, out *tabwriter.Writer, both []variant) error {
-	all, stop, err := b.serve(ctx, both...)
+func named(list []*subject, name string) *subject {
+	i := slices.IndexFunc(list, func(s *subject) bool { return s.name == name })
+	if i < 0 {
+		return nil
+	}
+	return list[i]
+}
+
+func (b *bench) flood(ctx context.Context, out io.Writer, flooded, asked *subject) error {
+	all, stop, err := b.serve(ctx, variant{subject: flooded}, variant{subject: asked})
 	if err != nil {
 		return err
 	}
 	defer stop()
-	flood, quiet := all[0], all[1]
-	d := time.Duration(2 * *seconds * float64(time.Second))
-	if _, _, err := flood.closed(64, 1, 2*d, 0); err != nil {
+	d := time.Duration(4 * *seconds * float64(time.Second))
+	if _, _, err := all[0].closed(64, 1, d, 0); err != nil {
 		return err
 	}
-	ask := func() (float64, error) {
-		_, list, err := quiet.closed(1, 1, d, 2*time.Millisecond)
-		return float64(p99(list)), err
-	}
-	var flooded float64
-	values, err := inTurn(rounds,
-		func() (p float64, err error) {
-			done := make(chan error)
-			go func() {
-				var err error
-				flooded, _, err = flood.closed(64, 1, d+d/4, 0)
-				done <- err
-			}()
-			p, err = ask()
-			return p, errors.Join(err, <-done)
-		}, ask)
+	var rate float64
+	return beside(out, func() string { return fmt.Sprintf("%s at %.0f/s", flooded.name, rate) }, asked.name,
+		func() (err error) {
+			rate, _, err = all[0].closed(64, 1, d+d/4, 0)
+			return err
+		},
+		func() (float64, error) {
+			_, list, err := all[1].closed(1, 1, d, think)
+			return float64(p99(list)), err
+		}, 2)
+}
+
+// bareFlood is flood without queues: what the machine does.
+func (b *bench) bareFlood(out io.Writer, flooded, asked *subject) (err error) {
+	flood, err := b.bare(flooded)
 	if err != nil {
 		return err
 	}
-	beside, alone := stats.Median(values[0]), stats.Median(values[1])
-	verdict(out, quiet.name, fmt.Sprintf("p99 beside %s at %.0f/s", flood.name, flooded), round(time.Duration(beside)), round(time.Duration(alone))+" alone", ratio(values[0], values[1]), 2, true)
+	defer func() { err = errors.Join(err, flood.Close()) }()
+	quiet, err := b.bare(asked)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, quiet.Close()) }()
+	d := time.Duration(4 * *seconds * float64(time.Second))
+	_, rows, err := flood.best(d / 8)
+	if err != nil {
+		return err
+	}
+	return beside(out, func() string { return "a bare loop of " + flooded.name }, asked.name+", bare",
+		func() error { _, err := flood.loop(rows, d+d/4); return err },
+		func() (float64, error) {
+			list, err := quiet.now(d)
+			return float64(p99(list)), err
+		}, 0)
+}
+
+// beside shows p99 beside a flood and alone, in turn.
+func beside(out io.Writer, flooded func() string, name string, flood func() error, p99 measurement, goal float64) error {
+	values, err := inTurn(rounds,
+		func() (p float64, err error) {
+			done := make(chan error)
+			go func() { done <- flood() }()
+			p, err = p99()
+			return p, errors.Join(err, <-done)
+		}, p99)
+	if err != nil {
+		return err
+	}
+	together, alone := stats.Median(values[0]), stats.Median(values[1])
+	verdict(out, name, "p99 beside "+flooded(), round(time.Duration(together)), round(time.Duration(alone))+" alone", ratio(values[0], values[1]), goal, true)
 	return nil
 }

@@ -187,6 +187,23 @@ func (m *bareModel) loop(n int, d time.Duration) (_ float64, err error) {
 	return float64(n) * float64(runs.Load()) / time.Since(began).Seconds(), errors.Join(errs...)
 }
 
+// now runs a row now and then for d, and returns how long the runs took, in order of
+// length.
+func (m *bareModel) now(d time.Duration) (list []time.Duration, err error) {
+	call, err := m.bind(1)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, call.Close()) }()
+	for end := time.Now().Add(d); err == nil && time.Now().Before(end); time.Sleep(think) {
+		began := time.Now()
+		err = call.Run()
+		list = append(list, time.Since(began))
+	}
+	slices.Sort(list)
+	return list, err
+}
+
 // bind prepares runs of n rows.
 func (m *bareModel) bind(n int) (accel.Call, error) {
 	in := make([]tensor.Tensor, len(m.inputs))
@@ -198,13 +215,14 @@ func (m *bareModel) bind(n int) (accel.Call, error) {
 }
 
 // closed has callers ask again and again for d, and returns rows per second and
-// all latencies in order of length.
+// all latencies in order of length. Of a request that is under way when what counts
+// begins or ends, as much counts as of its time: large runs are few.
 func (v *served) closed(callers, rows int, d, think time.Duration) (float64, []time.Duration, error) {
 	var wg sync.WaitGroup
 	request := v.request(rows)
 	times := make([][]time.Duration, callers)
 	errs := make([]error, callers)
-	var count atomic.Int64
+	answered := make([]float64, callers)
 	began := time.Now()
 	warm, end := began.Add(d/4), began.Add(d)
 	for k := range callers {
@@ -218,8 +236,8 @@ func (v *served) closed(callers, rows int, d, think time.Duration) (float64, []t
 					return
 				}
 				done := time.Now()
-				if done.After(warm) && done.Before(end) {
-					count.Add(1)
+				if from, to := later(now, warm), earlier(done, end); to.After(from) {
+					answered[k] += float64(to.Sub(from)) / float64(done.Sub(now))
 				}
 				if now.After(warm) && len(times[k]) < 1<<16 {
 					times[k] = append(times[k], done.Sub(now))
@@ -234,7 +252,25 @@ func (v *served) closed(callers, rows int, d, think time.Duration) (float64, []t
 	wg.Wait()
 	all := slices.Concat(times...)
 	slices.Sort(all)
-	return float64(rows) * float64(count.Load()) / end.Sub(warm).Seconds(), all, errors.Join(errs...)
+	sum := 0.0
+	for _, n := range answered {
+		sum += n
+	}
+	return float64(rows) * sum / end.Sub(warm).Seconds(), all, errors.Join(errs...)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // arrival is a request that came by itself, and is answered by whoever runs it.

@@ -56,12 +56,12 @@ func TestAMissIsToldFromNoise(t *testing.T) {
 		most                 bool
 		want                 string
 	}{
-		{0.9, 0.96, 1.1, 0.95, false, "met"},
-		{0.9, 0.94, 1.1, 0.95, false, "within noise"},
-		{0.9, 0.92, 0.94, 0.95, false, "MISSED"},
-		{0.9, 0.99, 1.1, 1, true, "met"},
-		{0.9, 1.05, 1.1, 1, true, "within noise"},
-		{1.02, 1.05, 1.1, 1, true, "MISSED"},
+		{0.9, 0.96, 1.1, 0.95, false, "reached"},
+		{0.9, 0.94, 1.1, 0.95, false, "open"},
+		{0.9, 0.92, 0.94, 0.95, false, "missed"},
+		{0.9, 0.99, 1.1, 1, true, "reached"},
+		{0.9, 1.05, 1.1, 1, true, "open"},
+		{1.02, 1.05, 1.1, 1, true, "missed"},
 	} {
 		if got := judge(stats.Interval{Low: c.low, Mid: c.mid, High: c.high}, c.goal, c.most); got != c.want {
 			t.Errorf("%+v: %s", c, got)

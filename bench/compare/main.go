@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
-	"runtime"
 	"strings"
 	"time"
 
@@ -22,7 +21,7 @@ import (
 	"sluice.dev/bench/client"
 	"sluice.dev/bench/load"
 	"sluice.dev/bench/local"
-	"sluice.dev/bench/proc"
+	"sluice.dev/bench/report"
 	"sluice.dev/bench/stats"
 )
 
@@ -121,7 +120,7 @@ func compare(ctx context.Context) error {
 	var text bytes.Buffer
 	heading(&text, busy)
 	if len(targets) > 0 {
-		report(&text, targets, samples)
+		table(&text, targets, samples)
 	}
 	for _, m := range missing {
 		fmt.Fprintf(&text, "\nNot measured: %s\n", m)
@@ -135,7 +134,7 @@ func compare(ctx context.Context) error {
 	if _, err := os.Stdout.Write(text.Bytes()); err != nil || *results == "" {
 		return err
 	}
-	return os.WriteFile(*results, text.Bytes(), 0o644)
+	return report.Section(*results, text.String())
 }
 
 // measure asks a target for a while.
@@ -175,8 +174,7 @@ func loadAverage() string {
 
 // heading says what was measured, where, and how.
 func heading(w io.Writer, busy string) {
-	fmt.Fprintf(w, "# Sluice beside its peers\n\n`go run ./bench/compare %s` (`make bench`), %s, on %s, %d cores, %.0f GiB, %s; load average before: %s.\n",
-		strings.Join(os.Args[1:], " "), time.Now().UTC().Format(time.DateOnly), proc.Processor(), runtime.NumCPU(), float64(proc.Memory())/(1<<30), proc.Kernel(), busy)
+	fmt.Fprintf(w, "# Sluice beside its peers\n\n`go run ./bench/compare %s` (`make bench`), %s; load average before: %s.\n", strings.Join(os.Args[1:], " "), report.Machine(), busy)
 	fmt.Fprintf(w, "%d connections, %d rounds of %.1f s in turn, medians; one row of 64 floats.\n", *connections, *rounds, *seconds)
 	fmt.Fprint(w, `
 CPU is that of all of a target's processes. Its ratio is to the echo above, which answers the same bytes; of the servers in Python, which
@@ -186,8 +184,8 @@ has a process per core, MLServer one.
 `)
 }
 
-// report writes the table: medians, and ratios to the baseline of the same bodies.
-func report(w io.Writer, targets []*target, samples [][]sample) {
+// table writes what was measured: medians, and ratios to the baseline of the same bodies.
+func table(w io.Writer, targets []*target, samples [][]sample) {
 	fmt.Fprintln(w, "| target | requests/s | CPU µs/request | ratio | goal | p50 µs | p99 µs | errors | version |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
 	for i, t := range targets {

@@ -44,15 +44,17 @@ const fastest = 200_000
 // decided who is best, luck is a part.
 const finalists, heats = 3, 5
 
-// measurement is one value of something, such as its rows per second.
-type measurement func() (float64, error)
+// measurement is one value of something, such as its rows per second; what is by
+// chance is the same in all measurements of a round.
+type measurement func(round int) (float64, error)
 
-// inTurn takes all measurements in each of n rounds.
+// inTurn takes all measurements in each of n rounds, each time another one first.
 func inTurn(n int, list ...measurement) (values [][]float64, err error) {
 	values = make([][]float64, len(list))
-	for range n {
-		for i, f := range list {
-			v, err := f()
+	for round := range n {
+		for k := range list {
+			i := (round + k) % len(list)
+			v, err := list[i](round)
 			if err != nil {
 				return nil, err
 			}
@@ -132,13 +134,13 @@ func (t *trial) learn(v *served) (rate float64, err error) {
 
 // manyCallers shows rows per second with 64 in flight.
 func (t *trial) manyCallers(v *served, size int) error {
-	rate := func(v *served) (float64, error) {
+	rate := func(v *served, _ int) (float64, error) {
 		rate, _, err := v.closed(64, t.many(), t.d, 0)
 		return rate, err
 	}
 	values, err := inTurn(t.rounds(2),
-		func() (float64, error) { return rate(v) },
-		func() (float64, error) { return t.bare.loop(size, t.d/2) })
+		func(round int) (float64, error) { return rate(v, round) },
+		func(int) (float64, error) { return t.bare.loop(size, t.d/2) })
 	if err != nil {
 		return err
 	}
@@ -149,7 +151,7 @@ func (t *trial) manyCallers(v *served, size int) error {
 
 // against tries every fixed setting, and writes how what is learnt does against the
 // best of those; beside it, how that one does against itself.
-func (t *trial) against(f func(*served) (float64, error), more bool, what string, words func(float64) string) error {
+func (t *trial) against(f func(*served, int) (float64, error), more bool, what string, words func(float64) string) error {
 	best, err := t.champion(f, more)
 	if err != nil {
 		return err
@@ -172,16 +174,16 @@ func (t *trial) against(f func(*served) (float64, error), more bool, what string
 	return nil
 }
 
-func measurements(f func(*served) (float64, error), all []*served) (list []measurement) {
+func measurements(f func(*served, int) (float64, error), all []*served) (list []measurement) {
 	for _, v := range all {
-		list = append(list, func() (float64, error) { return f(v) })
+		list = append(list, func(round int) (float64, error) { return f(v, round) })
 	}
 	return list
 }
 
 // champion is the setting that is best by some rounds among those that did best when
 // each was tried once.
-func (t *trial) champion(f func(*served) (float64, error), more bool) (best setting, err error) {
+func (t *trial) champion(f func(*served, int) (float64, error), more bool) (best setting, err error) {
 	list, err := t.candidates(f, more)
 	if err != nil {
 		return setting{}, err
@@ -210,7 +212,7 @@ func (t *trial) champion(f func(*served) (float64, error), more bool) (best sett
 }
 
 // candidates are the settings that did best when each was tried once.
-func (t *trial) candidates(f func(*served) (float64, error), more bool) ([]setting, error) {
+func (t *trial) candidates(f func(*served, int) (float64, error), more bool) ([]setting, error) {
 	values := map[setting]float64{}
 	list := grid()
 	for _, set := range list {
@@ -218,7 +220,7 @@ func (t *trial) candidates(f func(*served) (float64, error), more bool) ([]setti
 		if err != nil {
 			return nil, err
 		}
-		values[set], err = f(all[0])
+		values[set], err = f(all[0], 0)
 		stop()
 		if err != nil {
 			return nil, err
@@ -261,8 +263,8 @@ func (t *trial) loneCaller(v *served) error {
 // byChance shows the tail of the latency of requests that come by chance.
 func (t *trial) byChance(rate float64) error {
 	n := max(int(rate*t.d.Seconds()), 200)
-	f := func(v *served) (float64, error) {
-		list, err := v.open(rate, n)
+	f := func(v *served, round int) (float64, error) {
+		list, err := v.open(rate, n, uint64(round))
 		return float64(p99(list)), err
 	}
 	return t.against(f, false, fmt.Sprintf("p99 at %.0f/s", rate), func(v float64) string { return round(time.Duration(v)) })
@@ -311,7 +313,7 @@ func (b *bench) flood(ctx context.Context, out io.Writer, flooded, asked *subjec
 			rate, _, err = all[0].closed(64, 1, d+d/4, 0)
 			return err
 		},
-		func() (float64, error) {
+		func(int) (float64, error) {
 			_, list, err := all[1].closed(1, 1, d, think)
 			return float64(p99(list)), err
 		}, 2)
@@ -336,7 +338,7 @@ func (b *bench) bareFlood(out io.Writer, flooded, asked *subject) (err error) {
 	}
 	return beside(out, func() string { return "a bare loop of " + flooded.name }, asked.name+", bare",
 		func() error { _, err := flood.loop(rows, d+d/4); return err },
-		func() (float64, error) {
+		func(int) (float64, error) {
 			list, err := quiet.now(d)
 			return float64(p99(list)), err
 		}, 0)
@@ -345,10 +347,10 @@ func (b *bench) bareFlood(out io.Writer, flooded, asked *subject) (err error) {
 // beside shows p99 beside a flood and alone, in turn.
 func beside(out io.Writer, flooded func() string, name string, flood func() error, p99 measurement, goal float64) error {
 	values, err := inTurn(rounds,
-		func() (p float64, err error) {
+		func(round int) (p float64, err error) {
 			done := make(chan error)
 			go func() { done <- flood() }()
-			p, err = p99()
+			p, err = p99(round)
 			return p, errors.Join(err, <-done)
 		}, p99)
 	if err != nil {

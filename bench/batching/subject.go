@@ -301,10 +301,10 @@ func (a *arrival) Reply(resp *scorer.Response) {
 	a.times.left.Done()
 }
 
-// open sends n requests that come by chance, and returns their latencies in order of
-// length. The first fifth is not counted.
-func (v *served) open(perSecond float64, n int) ([]time.Duration, error) {
-	rng := rand.New(rand.NewPCG(3, 4))
+// open sends n requests that come by chance, as seed has it, and returns their latencies
+// in order of length. The first fifth is not counted.
+func (v *served) open(perSecond float64, n int, seed uint64) ([]time.Duration, error) {
+	rng := rand.New(rand.NewPCG(seed, 4))
 	request := v.request(1)
 	early, times := &latencies{}, &latencies{}
 	next := time.Now()

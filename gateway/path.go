@@ -292,13 +292,22 @@ func (p *Path) score(c *Call, v *Version) scorer.Status {
 		if status != scorer.OK {
 			return status
 		}
-		own := c.start.Add(v.Limits.ScoringTimeout + c.waited)
-		c.send(r.scorer, c.deadline(v.Limits.ScoringTimeout+c.waited))
-		if !v.Pool.release(r, c.outcome(own), tries) {
+		if !v.try(c, r, tries) {
 			return scorer.OK
 		}
 		c.Response.Reset()
 	}
+}
+
+// try sends c to r, gives r's slot back, and reports whether c may be sent again. A bug
+// in a scorer of this process gives it back, too, and is the front end's to answer.
+func (v *Version) try(c *Call, r *Replica, tries int) (again bool) {
+	o := bad
+	defer func() { again = v.Pool.release(r, o, tries) }()
+	own := v.Limits.ScoringTimeout + c.waited
+	c.send(r.scorer, c.deadline(own))
+	o = c.outcome(c.start.Add(own))
+	return false // but for what release says
 }
 
 // send has s answer c's request, which is given up at the deadline.

@@ -387,8 +387,8 @@ func (q *Queue) finished() {
 // first, and w finds a fuller queue. Not for requests that lately met nobody: to
 // yield wakes another thread, which takes the goroutine over, on a core that sleeps.
 // Where much else runs, such as to refuse requests, it would cost the device's time.
-// Where the next job is worth a wait that is shorter than an alarm is exact, w goes on
-// to yield.
+// Where the next job is worth a wait that is shorter than an alarm is exact, w's worker
+// goes on to yield. A caller runs what there is: it may be the one who brings the next.
 func (r *Runner) look(w *worker, waking, own bool) (took, end bool) {
 	const brief = 50 * time.Microsecond // a longer wait is left to the alarm
 	for {
@@ -400,11 +400,16 @@ func (r *Runner) look(w *worker, waking, own bool) (took, end bool) {
 		}
 		now := scorer.Now()
 		at := r.expire(now)
-		if took, at = r.take(w, now, at); !took && at != 0 && at.Sub(now) < brief {
+		took, at = r.take(w, now, at, false)
+		near := !took && at != 0 && at.Sub(now) < brief
+		if near && own {
 			waking = waking || !r.waking
 			r.waking = true
 			r.mu.Unlock()
 			continue
+		}
+		if near {
+			took, at = r.take(w, now, r.expire(at), true)
 		}
 		if waking {
 			r.waking = false
@@ -425,10 +430,10 @@ func (r *Runner) look(w *worker, waking, own bool) (took, end bool) {
 
 // take forms w's batch from the first model that has work. If there is none, at is
 // when to look again, the earlier of what it was and what was decided; 0 is when a
-// job comes. Holding mu.
-func (r *Runner) take(w *worker, now, at scorer.Instant) (took bool, _ scorer.Instant) {
+// job comes. hurry has nobody wait but where a policy wants it. Holding mu.
+func (r *Runner) take(w *worker, now, at scorer.Instant, hurry bool) (took bool, _ scorer.Instant) {
 	for q := r.next(w); q != nil; q = r.next(w) {
-		w.form(q, now, (r.slots()-r.busy)/q.width-1)
+		w.form(q, now, (r.slots()-r.busy)/q.width-1, hurry && !q.former.fixed)
 		if q.former.Waiting() == 0 {
 			q.listed = false
 			r.unlist(q)

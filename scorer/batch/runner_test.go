@@ -459,7 +459,7 @@ func TestModelsShareADeviceByTime(t *testing.T) {
 	}
 	cost := [2]time.Duration{time.Millisecond, 7 * time.Millisecond}
 	for range 800 {
-		if took, _ := r.take(w, 1, 0); !took {
+		if took, _ := r.take(w, 1, 0, false); !took {
 			t.Fatal("nothing to run")
 		}
 		for i := range queues {
@@ -490,7 +490,7 @@ func TestAWideRunHasItsSlots(t *testing.T) {
 	}
 	take := func(i int, want *Queue) {
 		t.Helper()
-		took, _ := r.take(workers[i], 1, 0)
+		took, _ := r.take(workers[i], 1, 0, false)
 		if took != (want != nil) || took && workers[i].queue != want {
 			t.Fatalf("slot %d took %v; want %p", i, took, want)
 		}

@@ -129,9 +129,9 @@ func (w *worker) serve() {
 }
 
 // form takes q's next batch, while idle slots more are free. Holding runner.mu.
-func (w *worker) form(q *Queue, now scorer.Instant, idle int) {
+func (w *worker) form(q *Queue, now scorer.Instant, idle int, hurry bool) {
 	w.queue, w.formed, w.began, w.rows, w.took, w.spent = q, now, now, 0, q.last, 0
-	q.former.Form(now, idle, q.closed, &w.plan)
+	q.former.Form(now, idle, hurry || q.closed, &w.plan)
 }
 
 // space is w's memory for the model at hand.

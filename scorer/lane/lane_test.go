@@ -408,6 +408,23 @@ func TestOffersFollowTheServer(t *testing.T) {
 	}
 }
 
+func TestWhoDoesNotSayHelloGetsNoShare(t *testing.T) {
+	p := connect(t, "tcp")
+	p.remote()
+	stranger, err := net.Dial("tcp", p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	if _, err := stranger.Read(make([]byte, 1)); err != nil { // it is known, then
+		t.Fatal(err)
+	}
+	p.server.Announce(offers)
+	if r := <-p.remotes; r[0].Offer().Window != 64 {
+		t.Errorf("beside a stranger the gateway has a window of %d; want 64", r[0].Offer().Window)
+	}
+}
+
 func TestAPeerThatStopsReadingHoldsUpNobodyForLong(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lane")
 	l, err := net.Listen("unix", path)

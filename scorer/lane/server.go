@@ -103,10 +103,20 @@ func (s *Server) start(n net.Conn) {
 		c.tasks.Wait()
 		s.mu.Lock()
 		delete(s.conns, c)
-		s.announce()
+		if c.greeted {
+			s.announce()
+		}
 		s.mu.Unlock()
 		s.config.Log.Debug("gateway disconnected", "error", err)
 	})
+}
+
+// greet makes a connection that said hello one of those that the windows are shared
+// out to. A stranger who only connects takes nothing from gateways.
+func (s *Server) greet(c *serverConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.greeted = true
 	s.announce()
 }
 
@@ -121,15 +131,22 @@ func (s *Server) Announce(offers []scorer.Offer) {
 	s.announce()
 }
 
-// announce sends the offers to all. The windows are shared out evenly. Holding mu.
+// announce sends the offers to all who said hello. The windows are shared out evenly.
+// Holding mu.
 func (s *Server) announce() {
-	if len(s.conns) == 0 || s.draining.Load() {
+	gateways := 0
+	for c := range s.conns {
+		if c.greeted {
+			gateways++
+		}
+	}
+	if gateways == 0 || s.draining.Load() {
 		return
 	}
 	list := make([]numbered, 0, len(s.offers))
 	for i, o := range s.offers {
 		if o.Window > 0 {
-			o.Window = max(o.Window/len(s.conns), 1)
+			o.Window = max(o.Window/gateways, 1)
 			list = append(list, numbered{uint32(i), flagNames, o})
 		}
 	}
@@ -139,6 +156,9 @@ func (s *Server) announce() {
 		return
 	}
 	for c := range s.conns {
+		if !c.greeted {
+			continue
+		}
 		c.mu.Lock()
 		h := header{kind: typeOffers, length: uint32(len(payload))}
 		c.buf = append(h.append(c.buf), payload...)
@@ -204,7 +224,8 @@ func (s *Server) Close() error {
 type serverConn struct {
 	*conn
 	server    *Server
-	assembled int // bytes of bodies that are being put together; the reader's
+	greeted   bool // it said hello; guarded by server.mu
+	assembled int  // bytes of bodies that are being put together; the reader's
 
 	streams []*Request // by index; guarded by conn.mu
 }
@@ -269,6 +290,7 @@ func (c *serverConn) serve() error {
 	if err := c.read.expectHello(c.net); err != nil {
 		return err
 	}
+	c.server.greet(c)
 	defer c.server.handler.Handled()
 	for {
 		if !c.read.whole() {

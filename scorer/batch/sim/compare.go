@@ -113,7 +113,7 @@ func (c *Compared) Write(out io.Writer) error {
 		c.one(w)
 		return w.Flush()
 	}
-	fmt.Fprintf(w, "%s\t", c.Title)
+	fmt.Fprintf(w, "%s, mean / p99\t", c.Title)
 	for i := range c.Cases {
 		fmt.Fprintf(w, "%s\t", c.Cases[i].Name)
 	}
@@ -136,9 +136,9 @@ func (r *Result) short() string {
 	case len(r.Latencies) == 0:
 		return "all missed"
 	case r.Missed > 0:
-		return fmt.Sprintf("%s / %s, %.1f%% missed", short(r.Mean), short(r.P99), 100*float64(r.Missed)/float64(r.Requests))
+		return fmt.Sprintf("%s / %s, %.1f%% missed", Brief(r.Mean), Brief(r.P99), 100*float64(r.Missed)/float64(r.Requests))
 	}
-	return short(r.Mean) + " / " + short(r.P99)
+	return Brief(r.Mean) + " / " + Brief(r.P99)
 }
 
 // one writes the table of one case.
@@ -149,12 +149,12 @@ func (c *Compared) one(w io.Writer) {
 		if r.Overloaded {
 			name += " (overloaded)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.1f\t%.0f\t\n", name, short(r.Mean), short(r.P50), short(r.P99), r.Missed, r.RowsPerRun(), r.Rate)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.1f\t%.0f\t\n", name, Brief(r.Mean), Brief(r.P50), Brief(r.P99), r.Missed, r.RowsPerRun(), r.Rate)
 	}
 }
 
-// short is a time with three digits.
-func short(d time.Duration) string {
+// Brief is a time with three digits.
+func Brief(d time.Duration) string {
 	unit := time.Duration(1)
 	for d/unit >= 1000 {
 		unit *= 10

@@ -82,7 +82,7 @@ func (o *simulateOptions) flags(c *cobra.Command) {
 	f.DurationVar(&o.deadline, "deadline", 0, "after which a request is missed; default a minute")
 	f.DurationVar(&o.p99, "p99", 0, "how long a run may take by Clipper's rule; default 10 runs of one row")
 	o.deviceOptions.flags(c)
-	f.StringVar(&o.plot, "plot", "", "SVG file of the 99th percentile by column")
+	f.StringVar(&o.plot, "plot", "", "SVG file of the 99th percentile by column, or, of one column, of all percentiles")
 	f.StringVarP(&o.output, "output", "o", "text", "text or json")
 }
 

@@ -114,12 +114,15 @@ func TestAPlanHasCapacityToSpare(t *testing.T) {
 func TestTablesAndPlots(t *testing.T) {
 	d := Device{Slots: 1, Time: models[0].time, Limit: 64, Learn: true}
 	cases := ByChance(d, []float64{0.05, 1.2}, 10_000)
-	f := func(cases []Case, lines int, words ...string) {
+	f := func(cases []Case, lines int, drawn string, words ...string) {
 		t.Helper()
 		c := Compare("R&D", d, Contenders(0)[:2], cases)
 		var table, plot bytes.Buffer
 		if err := errors.Join(c.Write(&table), c.Plot(&plot)); err != nil {
 			t.Fatal(err)
+		}
+		if !bytes.Contains(plot.Bytes(), []byte(drawn)) {
+			t.Errorf("no %q in %s", drawn, &plot)
 		}
 		for _, w := range words {
 			if !bytes.Contains(table.Bytes(), []byte(w)) {
@@ -138,11 +141,11 @@ func TestTablesAndPlots(t *testing.T) {
 			}
 		}
 	}
-	f(cases, 3, "load 1.20", "overloaded")
-	f(cases[1:], 3, "rows per run", "one by one (overloaded)")
-	f([]Case{{Name: "few", Load: Load{Arrivals: Poisson(1000, Few, 1)}}}, 4, "optimum")
+	f(cases, 3, "l8 8m0 -8l-8 8", "load 1.20", "overloaded")
+	f(cases[1:], 3, "stroke-dasharray", "rows per run", "one by one (overloaded)")
+	f([]Case{{Name: "few", Load: Load{Arrivals: Poisson(1000, Few, 1)}}}, 4, ">90%<", "optimum")
 	late := []Arrival{{Rows: 1, Deadline: 1}, {Rows: 1, Deadline: 1}}
-	f([]Case{{Name: "a", Load: Load{Arrivals: late}}, {Name: "b", Load: Load{Arrivals: late}}}, 4, "all missed")
+	f([]Case{{Name: "a", Load: Load{Arrivals: late}}, {Name: "b", Load: Load{Arrivals: late}}}, 4, "R&amp;D", "all missed")
 }
 
 // A rule is overloaded where its queue grows, not where a crowd waits for a while.

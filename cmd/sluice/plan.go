@@ -68,7 +68,7 @@ func (o *planOptions) run(ctx context.Context, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "replicas\tload\tmean\tp99\trows per run\n")
 	for _, t := range tried {
-		fmt.Fprintf(w, "%d\t%.2f\t%v\t%v\t%.1f\n", t.Replicas, t.Load, t.Mean.Round(10*time.Microsecond), t.P99.Round(10*time.Microsecond), t.RowsPerRun())
+		fmt.Fprintf(w, "%d\t%.2f\t%s\t%s\t%.1f\n", t.Replicas, t.Load, sim.Brief(t.Mean), sim.Brief(t.P99), t.RowsPerRun())
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -76,8 +76,8 @@ func (o *planOptions) run(ctx context.Context, out io.Writer) error {
 	if replicas == 0 {
 		return fmt.Errorf("%d replicas do not answer %.0f requests per second within %v", o.most, o.rate, o.p99)
 	}
-	fmt.Fprintf(out, "%d replicas answer %.0f requests per second with a p99 of %v, without the network and the gateway.\n",
-		replicas, o.rate, tried[len(tried)-1].P99.Round(10*time.Microsecond))
+	fmt.Fprintf(out, "%d replicas answer %.0f requests per second with a p99 of %s, without the network and the gateway.\n",
+		replicas, o.rate, sim.Brief(tried[len(tried)-1].P99))
 	if o.plot == "" {
 		return nil
 	}

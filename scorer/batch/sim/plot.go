@@ -80,7 +80,7 @@ func (c *Compared) byCase() *plot {
 
 // byPercentile has 90%, 99% and so on equally far apart, as far as there are requests.
 func (c *Compared) byPercentile() *plot {
-	p := &plot{title: fmt.Sprintf("%s, %s: percentiles of the latency", c.Title, c.Cases[0].Name), ticks: []tick{{0, "least"}, {math.Log10(2), "50%"}, {1, "90%"}}}
+	p := &plot{title: fmt.Sprintf("%s, %s: percentiles of the latency", c.Title, c.Cases[0].Name), ticks: []tick{{math.Log10(2), "50%"}, {1, "90%"}}}
 	most := 1.0
 	for i, name := range c.Rules {
 		r := &c.Cells[i][0]

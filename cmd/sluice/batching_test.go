@@ -126,3 +126,14 @@ func TestWhatCannotBeLearntIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func FuzzTimes(f *testing.F) {
+	for _, s := range []string{"1=4ms,8=17ms", "8=1ns", "1=1s,1=2s", "=,", "16384=1h", "-1=1s", "1=1us,2=1us,x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if points, err := parseTimes(text); err == nil && !usable(points) {
+			t.Errorf("%q is taken: %v", text, points)
+		}
+	})
+}

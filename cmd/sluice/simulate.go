@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"sluice.dev/bench/pace"
 	"sluice.dev/scorer/batch/sim"
@@ -38,7 +37,7 @@ A rule is overloaded where more and more requests wait: its times would grow on.
   sluice simulate --model digits/mlp --trace access.log
   sluice simulate --times 1=4ms,8=17ms --requests 6 --rate 500`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check(c.Flags()); err != nil {
+			if err := o.check(c.Flags().Changed); err != nil {
 				return err
 			}
 			return o.run(c.Context(), c.OutOrStdout())
@@ -65,9 +64,25 @@ type simulateOptions struct {
 var arrivalKinds = []string{"poisson", "bursts", "daily", "closed"}
 
 const (
-	maxRequests = 10_000_000
-	maxCases    = 100
+	maxRequests = 10_000_000 // of all columns: a few hundred bytes each
+	maxColumns  = 100
 )
+
+// loads are parts of the capacity at which requests come where no rate is given.
+var loads = []float64{0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95}
+
+// columns is how many loads there are.
+func (o *simulateOptions) columns() int {
+	switch {
+	case len(o.rate) > 0:
+		return len(o.rate)
+	case o.trace != "":
+		return 1
+	case o.arrivals == "closed":
+		return len(o.callers)
+	}
+	return len(loads)
+}
 
 func (o *simulateOptions) flags(c *cobra.Command) {
 	f := c.Flags()
@@ -87,7 +102,7 @@ func (o *simulateOptions) flags(c *cobra.Command) {
 }
 
 // check tells what is wrong with the flags, and which of those that are given do nothing.
-func (o *simulateOptions) check(f *pflag.FlagSet) error {
+func (o *simulateOptions) check(given func(flag string) bool) error {
 	if err := checkOutput(o.output); err != nil {
 		return err
 	}
@@ -100,23 +115,23 @@ func (o *simulateOptions) check(f *pflag.FlagSet) error {
 	for flag, of := range map[string]string{
 		"arrivals": "poisson bursts daily closed", "rate": "poisson bursts daily trace", "callers": "closed", "think": "closed", "burst": "bursts", "period": "daily",
 	} {
-		if f.Changed(flag) && !slices.Contains(strings.Fields(of), kind) {
+		if given(flag) && !slices.Contains(strings.Fields(of), kind) {
 			return fmt.Errorf("--%s has no effect on requests that come by %s", flag, kind)
 		}
 	}
-	o.bounded = f.Changed("requests")
+	o.bounded = given("requests")
 	return o.bounds()
 }
 
 // bounds tells which number is too small or too large.
 func (o *simulateOptions) bounds() error {
 	switch {
-	case o.requests < 1 || o.requests > maxRequests:
-		return fmt.Errorf("--requests %d: must be 1 to %d", o.requests, maxRequests)
+	case o.columns() < 1 || o.columns() > maxColumns:
+		return fmt.Errorf("--rate and --callers must have 1 to %d values", maxColumns)
+	case o.requests < 1 || o.requests > maxRequests/o.columns():
+		return fmt.Errorf("--requests %d: must be 1 to %d, in %d columns", o.requests, maxRequests/o.columns(), o.columns())
 	case o.burst < 1 || o.burst > maxRequests:
 		return fmt.Errorf("--burst %d: must be 1 to %d", o.burst, maxRequests)
-	case len(o.rate) > maxCases || len(o.callers) > maxCases || len(o.callers) == 0:
-		return fmt.Errorf("--rate and --callers must have 1 to %d values", maxCases)
 	case min(o.period, o.think, o.deadline, o.p99) < 0:
 		return fmt.Errorf("--period, --think, --deadline and --p99 must not be negative")
 	case max(o.think, o.deadline) > 24*time.Hour:
@@ -168,7 +183,7 @@ func (o *simulateOptions) cases(d sim.Device) (list []sim.Case, err error) {
 				Load: sim.Load{Callers: n, Think: o.think, Requests: o.requests, Skip: o.requests / 20, Deadline: o.deadline}})
 		}
 	case len(o.rate) == 0:
-		for _, load := range []float64{0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95} {
+		for _, load := range loads {
 			list = append(list, sim.Case{Name: fmt.Sprintf("load %.2f", load), At: load, Load: o.load(load * d.Capacity())})
 		}
 	default:
@@ -231,8 +246,8 @@ func (o *simulateOptions) readTrace() (times []time.Duration, err error) {
 		return nil, fmt.Errorf("--trace %s: %w", o.trace, err)
 	}
 	for at, ok := t.Next(); ok && (!o.bounded || len(times) < o.requests); at, ok = t.Next() {
-		if len(times) == maxRequests {
-			return nil, fmt.Errorf("--trace %s has more than %d requests; play the first ones with --requests", o.trace, maxRequests)
+		if len(times) == maxRequests/o.columns() {
+			return nil, fmt.Errorf("--trace %s has more than %d requests, in %d columns; play the first ones with --requests", o.trace, len(times), o.columns())
 		}
 		times = append(times, at)
 	}

@@ -91,7 +91,7 @@ func Measured(points []batch.Point) (took func(int) time.Duration, noise float64
 		noise = spread / math.Max(deviation-spread, spread) // at most 1
 	}
 	for i := range times {
-		times[i] = part(times[i], 1/(1+noise))
+		times[i] = max(part(times[i], 1/(1+noise)), 1)
 	}
 	return Times(rows, times), noise
 }

@@ -149,8 +149,16 @@ func (c *Compared) one(w io.Writer) {
 		if r.Overloaded {
 			name += " (overloaded)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.1f\t%.0f\t\n", name, Brief(r.Mean), Brief(r.P50), Brief(r.P99), r.Missed, r.RowsPerRun(), r.Rate)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.1f\t%.0f\t\n", name, r.brief(r.Mean), r.brief(r.P50), r.brief(r.P99), r.Missed, r.RowsPerRun(), r.Rate)
 	}
+}
+
+// brief is one of r's times, where it has any.
+func (r *Result) brief(d time.Duration) string {
+	if len(r.Latencies) == 0 {
+		return "–"
+	}
+	return Brief(d)
 }
 
 // Brief is a time with three digits.

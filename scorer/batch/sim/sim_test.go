@@ -145,6 +145,7 @@ func TestTablesAndPlots(t *testing.T) {
 	f(cases[1:], 3, "stroke-dasharray", "rows per run", "one by one (overloaded)")
 	f([]Case{{Name: "few", Load: Load{Arrivals: Poisson(1000, Few, 1)}}}, 4, ">90%<", "optimum")
 	late := []Arrival{{Rows: 1, Deadline: 1}, {Rows: 1, Deadline: 1}}
+	f([]Case{{Name: "a", Load: Load{Arrivals: late}}}, 4, "R&amp;D", "–")
 	f([]Case{{Name: "a", Load: Load{Arrivals: late}}, {Name: "b", Load: Load{Arrivals: late}}}, 4, "R&amp;D", "all missed")
 }
 

@@ -50,6 +50,10 @@ func TestLanesAreEncrypted(t *testing.T) {
 	refused("unknown certificate authority", files("stranger", newAuthority(t)))
 	refused("certificate required", []string{"--lane-tls-ca", trusted})
 	count(t, "http://"+served, 20)
+	operator := []string{"--metrics", "tls://" + admin, "--metrics-ca", trusted, "--metrics-cert", filepath.Join(dir, "gateway.pem"), "--metrics-key", filepath.Join(dir, "gateway.key")}
+	if out := string(sluiceCommand(t, append([]string{"explain", "batching"}, operator...)...)); !strings.Contains(out, "digits/") {
+		t.Errorf("batching over TLS: %s", out)
+	}
 	client, _, _ := ca.sign(3)
 	secure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca.pool, Certificates: []tls.Certificate{client}}, DisableKeepAlives: true}}
 	resp, err := secure.Get("https://" + admin + "/metrics")

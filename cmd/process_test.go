@@ -808,6 +808,8 @@ func TestHelpTexts(t *testing.T) {
 		"sluice --help", "sluice serve --help", "sluice validate --help", "sluice schema", "sluice runtime install --help", "sluice runtime path",
 		"sluice version", "sluice completion bash", "sluice service --help", "sluice service get-keys --help", "sluice service regen-key --help",
 		"sluice service get-access-token --help", "sluice endpoint realtime get-keys --help", "sluice validate " + digits + "endpoint.yaml", "sluice validate -o json " + digits + "endpoint.yaml",
+		"sluice explain batching --help", "sluice plan --help", "sluice plan --rate 3000 --p99 50ms --times 1=4ms,8=17ms --slots 2",
+		"sluice simulate --help", "sluice simulate --times 1=4ms,8=17ms --slots 2", "sluice simulate --times 1=4ms,8=17ms --requests 6 --rate 500",
 		"gateway --help", "scorer --help", "gateway version", "scorer version",
 	} {
 		words := strings.Fields(line)

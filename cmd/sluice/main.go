@@ -15,7 +15,7 @@ func main() {
 endpoint between up to six versions of a model, batches what waits, and answers in
 Azure ML's form or the Open Inference Protocol's.`,
 	}
-	root.AddCommand(serveCommand(), serviceCommand(), endpointCommand(), validateCommand(), schemaCommand(), benchCommand(), explainCommand(), planCommand(),
+	root.AddCommand(serveCommand(), serviceCommand(), endpointCommand(), validateCommand(), schemaCommand(), benchCommand(), explainCommand(), planCommand(), simulateCommand(),
 		runtimeCommand(), cli.VersionCommand())
 	cli.Main(root)
 }

@@ -175,6 +175,7 @@ func (f *Former) unlink(j *Job) {
 	s.rows -= j.Rows - j.taken
 	f.rows -= j.Rows - j.taken
 	f.waiting--
+	f.trace.held = f.trace.held && f.waiting > 0
 	j.shape = nil
 	f.sort(s)
 }
@@ -191,19 +192,29 @@ func (f *Former) Form(now scorer.Instant, idle int, hurry bool, p *Plan) {
 	size, wait := f.choose(s, now, idle, hurry, p)
 	if wait > 0 {
 		p.Wait = wait
-		f.trace.waits++
+		if !f.fixed {
+			f.trace.wait()
+		}
 		return
+	}
+	f.trace.held = false
+	waiting := s.rows
+	for _, j := range p.Late {
+		waiting += j.Rows // which the policy refuses
 	}
 	p.shape, p.rows = s, 0
 	f.fill(now, size, s.curve.At(1), p)
 	if p.tight > 0 && !f.fixed {
 		f.settle(now, size, idle, p)
 	}
+	waiting -= p.rows
 	f.join(now, p)
-	p.Took = p.shape.curve.At(max(p.rows, 1))
-	if len(p.Run) > 0 {
-		f.trace.add(f, now, p)
+	waiting += p.rows
+	if len(p.Run) == 0 {
+		p.why = Deadline
 	}
+	p.Took = p.shape.curve.At(max(p.rows, 1))
+	f.trace.add(now, waiting, p)
 }
 
 // choose is how many rows of s run next, or until when it is better to wait.
@@ -245,7 +256,10 @@ func (f *Former) cut(s *shape, now scorer.Instant, hurry bool, p *Plan) (size in
 func (f *Former) size(s *shape, now scorer.Instant, idle int, p *Plan) int {
 	most := min(s.rows, f.limit, s.curve.reach())
 	p.why = All
-	if most < s.rows {
+	switch {
+	case most < min(s.rows, f.limit):
+		p.why = Untried
+	case most < s.rows:
 		p.why = Limit
 	}
 	if most == 1 || !s.curve.Known() {

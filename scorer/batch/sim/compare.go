@@ -1,10 +1,11 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
-	"strings"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -17,12 +18,17 @@ type Contender struct {
 	New  func(Device) Rule
 }
 
-// Contenders are the rule that serves and what others do.
-func Contenders() []Contender {
+// Contenders are the rule that serves and what others do. objective is that of a run of
+// Clipper's rule; 0 is 10 runs of one row.
+func Contenders(objective time.Duration) []Contender {
 	triton := func(delay time.Duration, preferred ...int) func(Device) Rule {
 		return func(d Device) Rule {
 			return Ours(d, &batch.Policy{Fixed: true, Delay: delay, Preferred: preferred})
 		}
+	}
+	clipper := "Clipper, 10 runs of one row"
+	if objective > 0 {
+		clipper = fmt.Sprintf("Clipper, runs of %v", objective)
 	}
 	return []Contender{
 		{"Sluice", func(d Device) Rule { return Ours(d, nil) }},
@@ -31,60 +37,132 @@ func Contenders() []Contender {
 		{"delay 1 ms", triton(time.Millisecond)},
 		{"delay 5 ms", triton(5 * time.Millisecond)},
 		{"Triton, preferred 4 and 8, 1 ms", triton(time.Millisecond, 4, 8)},
-		{"Clipper, 10 runs of one row", func(d Device) Rule { return &Clipper{Objective: 10 * d.Time(1)} }},
+		{clipper, func(d Device) Rule {
+			return &Clipper{Objective: cmp.Or(objective, 10*d.Time(1)), Limit: d.Limit}
+		}},
 	}
+}
+
+// Case is a load by name, and where it is on the axis of a plot.
+type Case struct {
+	Name string
+	At   float64
+	Load Load
 }
 
 // Compared is a table of how rules do on a device, by load.
 type Compared struct {
 	Title string
-	Loads []float64 // arrivals by capacity
+	Cases []Case
 	Rules []string
-	Cells [][]Result // by rule, then load
+	Cells [][]Result // by rule, then case
 }
 
 // Capacity is the most rows per second that a device can do.
 func (d Device) Capacity() float64 {
 	best := 0.0
-	for _, p := range d.points() {
-		best = math.Max(best, float64(p.Rows)/p.Time.Seconds())
+	for n := 1; n <= d.Limit; n++ {
+		best = math.Max(best, float64(n)/d.Mean(n).Seconds())
 	}
 	return best * float64(max(d.Slots, 1))
 }
 
-// Compare plays n requests that come by chance at each load to every rule.
-func Compare(title string, d Device, rules []Contender, loads []float64, n int) Compared {
-	c := Compared{Title: title, Loads: loads, Cells: make([][]Result, len(rules))}
+// ByChance are cases of n requests that come by chance, by parts of d's capacity.
+func ByChance(d Device, loads []float64, n int) (list []Case) {
+	for _, load := range loads {
+		list = append(list, Case{fmt.Sprintf("load %.2f", load), load, Load{Arrivals: Poisson(load*d.Capacity(), n, 1), Skip: n / 20}})
+	}
+	return list
+}
+
+// Compare plays every case to every rule. Where each has so few requests that it can be
+// searched the optimum is there, too, and runs take what they take in the mean, as for it.
+func Compare(title string, d Device, rules []Contender, cases []Case) Compared {
+	few := !slices.ContainsFunc(cases, func(c Case) bool { return !c.Load.few() })
+	if few {
+		d.Time, d.Noise = d.Mean, 0
+	}
+	c := Compared{Title: title, Cases: cases, Cells: make([][]Result, len(rules))}
 	for i, rule := range rules {
 		c.Rules = append(c.Rules, rule.Name)
-		for _, load := range loads {
-			l := Load{Arrivals: Poisson(load*d.Capacity(), n, 1), Skip: n / 20}
-			c.Cells[i] = append(c.Cells[i], Play(d, rule.New(d), l, 1))
+		for k := range cases {
+			c.Cells[i] = append(c.Cells[i], Play(d, rule.New(d), cases[k].Load, 1))
 		}
+	}
+	if few {
+		c.Rules = append(c.Rules, "optimum of the mean")
+		row := make([]Result, len(cases))
+		for k := range cases {
+			row[k] = Optimum(d, cases[k].Load.Arrivals)
+		}
+		c.Cells = append(c.Cells, row)
 	}
 	return c
 }
 
-// Write writes the table: mean and 99th percentile of the latency.
+// few reports whether the optimum of l can be searched.
+func (l *Load) few() bool {
+	return l.Callers == 0 && len(l.Arrivals) <= Few && !slices.ContainsFunc(l.Arrivals, func(a Arrival) bool { return a.Rows > 1 })
+}
+
+// Write writes the table: mean and 99th percentile of the latency by case, or, of one case,
+// more about it.
 func (c *Compared) Write(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "%s\t", c.Title)
-	for _, l := range c.Loads {
-		fmt.Fprintf(w, "load %.2f\t", l)
+	if len(c.Cases) == 1 {
+		c.one(w)
+		return w.Flush()
+	}
+	fmt.Fprintf(w, "%s, mean / p99\t", c.Title)
+	for i := range c.Cases {
+		fmt.Fprintf(w, "%s\t", c.Cases[i].Name)
 	}
 	fmt.Fprintln(w)
 	for i, name := range c.Rules {
 		fmt.Fprintf(w, "%s\t", name)
 		for _, r := range c.Cells[i] {
-			fmt.Fprintf(w, "%s / %s\t", short(r.Mean), short(r.P99))
+			fmt.Fprintf(w, "%s\t", r.short())
 		}
 		fmt.Fprintln(w)
 	}
 	return w.Flush()
 }
 
-// short is a time with three digits.
-func short(d time.Duration) string {
+// short is a cell of a table of several cases.
+func (r *Result) short() string {
+	switch {
+	case r.Overloaded:
+		return "overloaded"
+	case len(r.Latencies) == 0:
+		return "all missed"
+	case r.Missed > 0:
+		return fmt.Sprintf("%s / %s, %.1f%% missed", Brief(r.Mean), Brief(r.P99), 100*float64(r.Missed)/float64(r.Requests))
+	}
+	return Brief(r.Mean) + " / " + Brief(r.P99)
+}
+
+// one writes the table of one case.
+func (c *Compared) one(w io.Writer) {
+	fmt.Fprintf(w, "%s, %s\tmean\tp50\tp99\tmissed\trows per run\trows per second\t\n", c.Title, c.Cases[0].Name)
+	for i, name := range c.Rules {
+		r := &c.Cells[i][0]
+		if r.Overloaded {
+			name += " (overloaded)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.1f\t%.0f\t\n", name, r.brief(r.Mean), r.brief(r.P50), r.brief(r.P99), r.Missed, r.RowsPerRun(), r.Rate)
+	}
+}
+
+// brief is one of r's times, where it has any.
+func (r *Result) brief(d time.Duration) string {
+	if len(r.Latencies) == 0 {
+		return "–"
+	}
+	return Brief(d)
+}
+
+// Brief is a time with three digits.
+func Brief(d time.Duration) string {
 	unit := time.Duration(1)
 	for d/unit >= 1000 {
 		unit *= 10
@@ -92,56 +170,40 @@ func short(d time.Duration) string {
 	return d.Round(unit).String()
 }
 
-// Plot draws the 99th percentile over the load as SVG, times in powers of ten.
-func (c *Compared) Plot(out io.Writer) error {
-	const width, height, left, bottom = 720, 420, 70, 40
-	low, high := math.Inf(1), 0.0
-	for _, row := range c.Cells {
-		low = math.Min(low, float64(row[0].P99))
-	}
-	low, high = math.Floor(math.Log10(low)), math.Ceil(math.Log10(low))+3
-	x := func(load float64) float64 { return left + load*(width-left-220) }
-	y := func(d time.Duration) float64 {
-		share := (math.Log10(math.Max(float64(d), 1)) - low) / (high - low)
-		return (height - bottom) * (1 - math.Max(0, math.Min(share, 1)))
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -30 %d %d" font-family="sans-serif" font-size="12">`, width, height+30)
-	fmt.Fprintf(&b, `<text x="%d" y="-12" font-size="14">%s: 99th percentile of the latency by load</text>`, left, c.Title)
-	for p := low; p <= high; p++ {
-		at := time.Duration(math.Pow(10, p))
-		fmt.Fprintf(&b, `<path d="M%d %.1fH%.1f" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end">%v</text>`, left, y(at), x(1), left-6, y(at)+4, at)
-	}
-	for _, l := range c.Loads {
-		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle">%.2f</text>`, x(l), height-bottom+18, l)
-	}
-	colours := []string{"#c00", "#888", "#06c", "#090", "#a60", "#609", "#0aa", "#444"}
-	for i, row := range c.Cells {
-		var points strings.Builder
-		for k, r := range row {
-			fmt.Fprintf(&points, "%.1f,%.1f ", x(c.Loads[k]), y(r.P99))
-		}
-		colour := colours[i%len(colours)]
-		fmt.Fprintf(&b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="%d"/>`, points.String(), colour, map[bool]int{true: 3, false: 1}[i == 0])
-		fmt.Fprintf(&b, `<text x="%d" y="%d" fill="%s">%s</text>`, width-205, 20+18*i, colour, c.Rules[i])
-	}
-	b.WriteString("</svg>\n")
-	_, err := io.WriteString(out, b.String())
-	return err
+// Busy is the part of its capacity that a replica may need: beyond it a queue grows for long.
+const Busy = 0.98
+
+// Tried is how a replica does, where there are so many.
+type Tried struct {
+	Replicas int
+	Load     float64 // of its capacity
+	Result
 }
 
 // Plan is how many replicas answer so many requests per second with a 99th
-// percentile of at most p99; 0 if as many as most do not. The results are
-// those of a replica, by how many there are, from one on.
-func Plan(d Device, perSecond float64, p99 time.Duration, most int) (replicas int, tried []Result) {
-	const n = 20_000
-	first := max(int(perSecond/d.Capacity()), 1) // fewer cannot
-	for k := first; k <= most; k++ {
-		r := Play(d, Ours(d, nil), Load{Arrivals: Poisson(perSecond/float64(k), n, uint64(k)), Skip: n / 20}, uint64(k))
-		tried = append(tried, r)
-		if r.P99 <= p99 && r.Missed == 0 {
+// percentile of at most p99; 0 if as many as most do not. Tried are all numbers from
+// the fewest on that have the capacity.
+func Plan(d Device, perSecond float64, p99 time.Duration, most int) (replicas int, tried []Tried) {
+	for k := Fewest(d, perSecond); k <= most; k++ {
+		own := perSecond / float64(k)
+		n := requests(own, p99)
+		r := Play(d, Ours(d, nil), Load{Arrivals: Poisson(own, n, uint64(k)), Skip: n / 20}, uint64(k))
+		tried = append(tried, Tried{k, own / d.Capacity(), r})
+		if r.P99 <= p99 && r.Missed == 0 && !r.Overloaded {
 			return k, tried
 		}
 	}
 	return 0, tried
+}
+
+// Fewest is how many replicas have the capacity.
+func Fewest(d Device, perSecond float64) int {
+	return max(int(math.Ceil(perSecond/(Busy*d.Capacity()))), 1)
+}
+
+// requests is how many are played: for so long that a queue which is as long as p99 allows
+// would show. With the capacity to spare none that needs more than the most gets that long.
+func requests(perSecond float64, p99 time.Duration) int {
+	const least, most = 20_000, 1_000_000
+	return int(min(max(least, 100*p99.Seconds()*perSecond), most))
 }

@@ -77,8 +77,8 @@ func TestFewRequestsAreServedNearlyAsWellAsCanBe(t *testing.T) {
 					list := few(rng, 2+rng.IntN(n-1), m.time(1), atOnce, tight)
 					r := Play(d, Ours(d, nil), Load{Arrivals: list}, uint64(i))
 					own.add(r.Sum(), len(r.Latencies), r.Missed)
-					missed, sum := Optimum(m.time, list)
-					least.add(sum, len(list)-missed, missed)
+					o := Optimum(d, list)
+					least.add(o.Sum(), len(o.Latencies), o.Missed)
 					g := Play(d, Ours(d, &batch.Policy{Fixed: true}), Load{Arrivals: list}, uint64(i))
 					greedy.add(g.Sum(), len(g.Latencies), g.Missed)
 				}
@@ -95,5 +95,26 @@ func TestFewRequestsAreServedNearlyAsWellAsCanBe(t *testing.T) {
 				t.Error("farther from the optimum than a twentieth, or worse than taking all")
 			}
 		}
+	}
+}
+
+// No rule does better than the optimum, on devices of any slots and limits.
+func TestNothingIsBetterThanTheOptimum(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 5))
+	for i := range 60 {
+		m := models[rng.IntN(len(models))]
+		d := Device{Slots: 1 + rng.IntN(3), Time: m.time, Limit: 1 << rng.IntN(4), Learn: true}
+		list := few(rng, 2+rng.IntN(5), m.time(1), i%2 == 0, i%3 == 0)
+		best := Optimum(d, list)
+		for _, rule := range Contenders(0) {
+			r := Play(d, rule.New(d), Load{Arrivals: list}, 1)
+			if r.Missed < best.Missed || r.Missed == best.Missed && r.Sum() < best.Sum() {
+				t.Errorf("%s, %d slots, limit %d, %v: %s misses %d and takes %v; the optimum %d and %v", m.name, d.Slots, d.Limit, list, rule.Name, r.Missed, r.Sum(), best.Missed, best.Sum())
+			}
+		}
+	}
+	d := Device{Slots: 2, Time: func(int) time.Duration { return time.Second }, Limit: 2}
+	if r := Optimum(d, make([]Arrival, 5)); r.Sum() != 6*time.Second || r.Runs != 3 || r.P99 != 2*time.Second {
+		t.Errorf("five at once on two slots of two: %+v", r)
 	}
 }

@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -24,7 +25,7 @@ type Rule interface {
 type Device struct {
 	Slots int                          // runs side by side
 	Time  func(rows int) time.Duration // of a run
-	Noise float64                      // part by which a run commonly takes longer
+	Noise float64                      // part by which a run takes longer in the mean, by chance
 	Limit int                          // rows of a run
 	Learn bool                         // whether rules know Time from the start
 }
@@ -42,6 +43,7 @@ type Load struct {
 	Arrivals []Arrival
 	Callers  int           // closed loop, instead of Arrivals
 	Think    time.Duration // of a caller, between answer and request
+	Deadline time.Duration // of a caller's requests, after they come; 0 is a minute
 	Requests int           // of all callers
 	Skip     int           // first requests that are played but not counted
 }
@@ -53,6 +55,7 @@ type Result struct {
 	Requests       int
 	Rate           float64 // rows per second that were answered
 	Runs           int
+	Overloaded     bool            // more and more waited, so that the latencies depend on how long it was played
 	Latencies      []time.Duration // in order of length
 	played         int             // rows, those that are not counted included
 }
@@ -97,11 +100,16 @@ func Ours(d Device, p *batch.Policy) *batch.Former {
 	return f
 }
 
+// Mean is how long runs take in the mean.
+func (d Device) Mean(rows int) time.Duration { return part(d.Time(rows), 1+d.Noise) }
+
+// deviation is the mean absolute deviation of exponential times, of their mean.
+const deviation = 2 / math.E
+
 // points are the device's times, as they would have been measured.
 func (d Device) points() (list []batch.Point) {
 	for n := 1; n <= d.Limit; n *= 2 {
-		took := d.Time(n)
-		list = append(list, batch.Point{Rows: n, Time: took, Spread: time.Duration(d.Noise * float64(took)), Runs: 4})
+		list = append(list, batch.Point{Rows: n, Time: d.Mean(n), Spread: part(d.Time(n), d.Noise*deviation), Runs: 4})
 	}
 	return list
 }
@@ -128,15 +136,17 @@ type game struct {
 	rows   int
 	begun  scorer.Instant
 	asked  int
-	queue  []Arrival // of callers who ask again, by time
+	queue  []Arrival // that come, by time
+	waits  int       // rows that no run has taken
+	least  int       // of them at any time in the second half of what arrives
 }
 
 // Play simulates a rule; the seed decides the noise.
 func Play(d Device, rule Rule, l Load, seed uint64) Result {
-	g := &game{device: d, rule: rule, load: l, rng: rand.New(rand.NewPCG(seed, 1)), now: 1, slots: make([]run, max(d.Slots, 1)), pieces: map[*request]int{}}
+	g := &game{device: d, rule: rule, load: l, rng: rand.New(rand.NewPCG(seed, 1)), now: 1, slots: make([]run, max(d.Slots, 1)), pieces: map[*request]int{}, least: math.MaxInt}
 	g.queue = l.Arrivals
 	for i := range l.Callers {
-		g.queue = append(g.queue, Arrival{At: time.Duration(i) * time.Microsecond, Rows: 1})
+		g.queue = append(g.queue, Arrival{At: time.Duration(i) * time.Microsecond, Rows: 1, Deadline: l.Deadline})
 	}
 	for g.step() {
 	}
@@ -171,6 +181,9 @@ func (g *game) step() bool {
 		g.queue = g.queue[1:]
 	}
 	g.form()
+	if len(g.queue) > 0 && g.asked >= len(g.load.Arrivals)/2 {
+		g.least = min(g.least, g.waits)
+	}
 	return true
 }
 
@@ -181,6 +194,7 @@ func (g *game) arrive(a Arrival) {
 	r := &request{at: g.now, n: g.asked}
 	r.job = batch.Job{Rows: max(a.Rows, 1), Deadline: g.now.Add(a.Deadline), Flow: a.Flow, Owner: r}
 	g.asked++
+	g.waits += r.job.Rows
 	if r.n == g.load.Skip {
 		g.begun = g.now
 	}
@@ -204,6 +218,7 @@ func (g *game) form() {
 		for {
 			g.rule.Form(g.now, idle-1, false, &s.plan)
 			for _, j := range s.plan.Late {
+				g.waits -= j.Rows
 				g.answer(owner(j), false)
 			}
 			if len(s.plan.Run) > 0 || len(s.plan.Late) == 0 {
@@ -233,6 +248,7 @@ func (g *game) start(s *run) {
 	s.ends, s.busy = g.now.Add(s.took), true
 	g.result.Runs++
 	g.result.played += rows
+	g.waits -= rows
 }
 
 func (g *game) finish(s *run) {
@@ -253,7 +269,9 @@ func (g *game) finish(s *run) {
 // answer ends a request; a caller asks again.
 func (g *game) answer(r *request, served bool) {
 	if g.load.Callers > 0 && g.asked+len(g.queue) < g.load.Requests {
-		g.queue = append(g.queue, Arrival{At: time.Duration(g.now-1) + g.load.Think, Rows: 1})
+		next := Arrival{At: time.Duration(g.now-1) + g.load.Think, Rows: 1, Deadline: g.load.Deadline}
+		i, _ := slices.BinarySearchFunc(g.queue, next, func(a, b Arrival) int { return cmp.Compare(a.At, b.At+1) }) // behind its equals
+		g.queue = slices.Insert(g.queue, i, next)
 	}
 	if r.n < g.load.Skip {
 		return
@@ -270,9 +288,16 @@ func (g *game) answer(r *request, served bool) {
 func (g *game) end() Result {
 	r := &g.result
 	slices.Sort(r.Latencies)
+	r.summarise(g.rows, g.now.Sub(g.begun))
+	// A queue that is not growing is now and then no longer than what the slots take at once.
+	r.Overloaded = g.load.Callers == 0 && g.least < math.MaxInt && g.least > g.device.Limit*len(g.slots)
+	return *r
+}
+
+// summarise completes r, whose latencies are sorted, of so many rows that were answered.
+func (r *Result) summarise(rows int, span time.Duration) {
 	if n := len(r.Latencies); n > 0 {
 		r.Mean, r.P50, r.P99 = r.Sum()/time.Duration(n), r.Latencies[n/2], r.Latencies[n*99/100]
-		r.Rate = float64(g.rows) / g.now.Sub(g.begun).Seconds()
+		r.Rate = float64(rows) / span.Seconds()
 	}
-	return *r
 }

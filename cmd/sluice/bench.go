@@ -29,7 +29,7 @@ type benchOptions struct {
 	protocol                   string
 	data, expect, header, pid  []string
 	key, keyFile, tokenFile    string
-	findMax                    bool
+	findMax, timing            bool
 	p99                        time.Duration
 	limits                     bench.Limits
 	json, csv, html, output    string
@@ -84,6 +84,7 @@ func (o *benchOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.keyFile, "key-file", "", "file of the key")
 	f.StringVar(&o.tokenFile, "token-file", "", "file of the token")
 	f.StringSliceVar(&o.header, "header", nil, "further header, 'Name: value'; may be given again")
+	f.BoolVar(&o.timing, "timing", true, "ask Sluice how long each request waited and ran (x-sluice-timing: 1; not for http and grpc-stream); what that costs is in the figures")
 	f.StringSliceVar(&o.pid, "pid", nil, "process of a target, NAME=PID, or PID where there is one target: its CPU time and memory, with its children's, are reported")
 	f.BoolVar(&o.findMax, "find-max", false, "find the highest rate at which --p99 is kept")
 	f.DurationVar(&o.p99, "p99", 20*time.Millisecond, "the 99th percentile that --find-max keeps to")

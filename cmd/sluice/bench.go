@@ -79,7 +79,7 @@ func (o *benchOptions) flags(c *cobra.Command) {
 	f.IntVar(&o.repeats, "repeats", 1, "rounds; intervals need at least 2")
 	f.StringVar(&o.protocol, "protocol", "", "oip (JSON), binary (raw tensors), aml, http (any), grpc or grpc-stream; default by the URL")
 	f.StringSliceVar(&o.data, "data", nil, "file of a request's body, or of a message of gRPC; given again, they are asked in turn")
-	f.StringSliceVar(&o.expect, "expect", nil, "file of the right answer, one for each --data; numbers in JSON may differ by 0.0001 of their size")
+	f.StringSliceVar(&o.expect, "expect", nil, "file of the right answer, one for each --data; whole numbers must be equal, floats may differ by 0.0001 of their size, or 0.000001 of the largest beside them (FP16 20, BF16 200 times that); of gRPC the outputs count")
 	f.StringVar(&o.key, "key", "", "key or token; --key-file keeps it out of the process list")
 	f.StringVar(&o.keyFile, "key-file", "", "file of the key")
 	f.StringVar(&o.tokenFile, "token-file", "", "file of the token")

@@ -177,7 +177,9 @@ func (o *benchOptions) prepare(ctx context.Context, t *benchTarget) (err error) 
 			if err != nil {
 				return err
 			}
-			t.items[i].Check = ask.Like(want)
+			if t.items[i].Check = ask.Like(want); strings.HasPrefix(p, "grpc") {
+				t.items[i].Check = ask.LikeMessage(want)
+			}
 		}
 		if _, err := load.Right(ctx, t.dial, &t.items[i]); err != nil && o.limits.Errors == 0 {
 			return fmt.Errorf("the first answer: %w", err)

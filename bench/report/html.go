@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"html/template"
@@ -124,23 +125,34 @@ func (r *Report) queueAndDevice() chart {
 
 // overTime is the 99th percentile of each part of the run.
 func (r *Report) overTime() chart {
-	list, slot := make([]curve, len(r.Targets)), 1.0
+	list, span := make([]curve, len(r.Targets)), r.span()
 	for i, t := range r.Targets {
+		list[i] = curve{name: t.Name, color: i}
+		slot := 0.0
 		for _, res := range t.Results {
 			slot = res.Slot
 		}
-		list[i] = curve{name: t.Name, color: i}
 		for n, h := range t.series().Slots[:bench.Slots] {
-			if h.Count() > 0 {
-				list[i].points = append(list[i].points, point{float64(n) / bench.Slots, stats.Millis(h.At(99))})
+			if x := float64(n) * slot / span; h.Count() > 0 && x <= 1 {
+				list[i].points = append(list[i].points, point{x, stats.Millis(h.At(99))})
 			}
 		}
 	}
 	c := draw("99th percentile of latency by when requests were due", "time", list)
 	for n := range 5 {
-		c.Across = append(c.Across, mark{left + (right-left)*float64(n)/4, (time.Duration(slot*bench.Slots*float64(n)/4*1e3) * time.Millisecond).String()})
+		c.Across = append(c.Across, mark{left + (right-left)*float64(n)/4, (time.Duration(span*float64(n)/4*1e3) * time.Millisecond).String()})
 	}
 	return c
+}
+
+// span is the longest round in seconds.
+func (r *Report) span() (most float64) {
+	for _, t := range r.Targets {
+		for _, res := range t.Results {
+			most = max(most, res.Elapsed)
+		}
+	}
+	return cmp.Or(most, 1)
 }
 
 // scale is a logarithmic axis over whole decades.

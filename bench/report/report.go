@@ -192,7 +192,11 @@ func (r *Report) table() [][]string {
 		}
 		rows = append(rows, row)
 	}
-	return r.timed(append(rows, r.failures()...))
+	rows = r.timed(append(rows, r.failures()...))
+	for i := range rows { // where there are no ratios
+		rows[i] = append(rows[i], slices.Repeat([]string{""}, len(head)-len(rows[i]))...)
+	}
+	return rows
 }
 
 // failures are how many requests failed, and of which kind.

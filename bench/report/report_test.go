@@ -109,7 +109,7 @@ func TestTextSaysHowRequestsFared(t *testing.T) {
 	}
 	for _, want := range []string{
 		`offered/s +– +120 \(120 to 120\)`, `client % of cores +– +40 `, `sent late % +– +0\.5 `, `held % +– +25 `,
-		`errors +2 of 200 +8 of 200`, `– never sent +0 +6\n`, `– status 503 +2 +2\n`, `most requests/s +– +150`,
+		`errors +2 of 200 +8 of 200`, `– never sent +0 +6 *\n`, `– status 503 +2 +2 *\n`, `most requests/s +– +150`,
 		`split, v1 +198 +75 +4\.\S+ .* 0, 0 +3, 3\n`, `split, v2 +66 +25 +8`, `split, status 503: "no <place>"`,
 	} {
 		if !regexp.MustCompile(want).MatchString(b.String()) {
@@ -216,6 +216,9 @@ func TestThePageShowsVersionsAndWhereTheTimeWent(t *testing.T) {
 	}
 	const latency, time = "Latency by percentile", "99th percentile of latency by when requests were due"
 	f(example(), map[string]int{latency: 2, time: 2})
+	if c := example().overTime(); c.Across[4].Text != "1s" || !strings.HasPrefix(c.Lines[0].Points, "252.0,") {
+		t.Errorf("what was due 0.3 s after the start of 1 s is at %s, of %v", c.Lines[0].Points, c.Across)
+	}
 	f(whole(), map[string]int{latency: 2, time: 2, "Latency by percentile, per version": 2, "Time in queues against time on the device, by percentile": 2})
 }
 

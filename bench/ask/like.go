@@ -27,7 +27,7 @@ func Like(want []byte) func(*bench.Answer) error {
 		if !isJSON || err != nil || n < 0 || n > len(a.Body) {
 			return unlike(a.Body, want)
 		}
-		if d := like(got, wanted, slack{usual, false}); d != nil {
+		if d := (slack{usual, false}).like(got, wanted, 0); d != nil {
 			return d
 		}
 		return likeRaw(a.Body[n:], want[head:], wanted)
@@ -51,8 +51,8 @@ func unlike(got, want []byte) error { return fmt.Errorf("got %.200q, want %.200q
 // than those of a lone request, and what is left where large numbers cancel out is as
 // exact as they were.
 type slack struct {
-	of    float64
-	typed bool // it is that of a datatype; else whole numbers must be equal
+	of     float64
+	floats bool // also what is written as whole numbers; else those must be equal
 }
 
 const usual = 1e-4
@@ -67,28 +67,28 @@ func slackOf(datatype string) slack {
 	case "BF16":
 		return slack{2e-2, true}
 	}
-	return slack{0, true}
+	return slack{}
 }
 
-// takes reports whether got may stand for want, beside numbers of up to largest.
-func (s slack) takes(got, want, largest float64) bool {
+// takes reports whether got may stand for want, beside numbers of up to most.
+func (s slack) takes(got, want, most float64) bool {
 	if got == want || math.IsNaN(got) && math.IsNaN(want) {
 		return true
 	}
 	d := math.Abs(got - want)
-	return d <= math.MaxFloat64 && d <= s.of*max(math.Abs(want), largest/100)
+	return d <= math.MaxFloat64 && d <= s.of*max(math.Abs(want), most/100)
 }
 
 // whole reports whether a number is written as an integer.
 func whole(n json.Number) bool { return !strings.ContainsAny(string(n), ".eE") }
 
-func (s slack) number(got, want json.Number, largest float64) bool {
+func (s slack) number(got, want json.Number, most float64) bool {
 	g, err1 := got.Float64()
 	w, err2 := want.Float64()
-	if err1 != nil || err2 != nil || whole(got) && whole(want) && !(s.typed && s.of > 0) {
+	if err1 != nil || err2 != nil || whole(got) && whole(want) && !s.floats {
 		return got == want || g == 0 && w == 0 // 0 and -0
 	}
-	return s.takes(g, w, largest)
+	return s.takes(g, w, most)
 }
 
 // difference is where an answer is not like the one that is wanted.
@@ -103,56 +103,37 @@ func (d *difference) Error() string {
 
 // in says that a difference is in a part.
 func (d *difference) in(format string, part any) *difference {
-	if d != nil {
-		d.at = fmt.Sprintf(format, part) + d.at
-	}
+	d.at = fmt.Sprintf(format, part) + d.at
 	return d
 }
 
-// like is where got differs from want, nil where it does not.
-func like(got, want any, s slack) *difference {
+// like is where got differs from want, nil where it does not, beside numbers of up to
+// most.
+func (s slack) like(got, want any, most float64) *difference {
 	switch w := want.(type) {
 	case []any:
-		return s.list(got, w, largest(w))
+		return s.list(got, w, max(most, largest(w)))
 	case map[string]any:
 		return s.members(got, w)
+	case json.Number:
+		if g, ok := got.(json.Number); ok && s.number(g, w, most) {
+			return nil
+		}
+	default: // a text, true, false or null
+		if got == want {
+			return nil
+		}
 	}
-	return s.value(got, want, 0)
+	return &difference{"", got, want}
 }
 
-// value compares what is no list and has no members, beside numbers of up to largest.
-func (s slack) value(got, want any, largest float64) *difference {
-	w, number := want.(json.Number)
-	g, ok := got.(json.Number)
-	if number && ok && s.number(g, w, largest) {
-		return nil
-	}
-	if _, isList := got.([]any); number || isList {
-		return &difference{"", got, want}
-	}
-	if _, isMap := got.(map[string]any); isMap || got != want {
-		return &difference{"", got, want}
-	}
-	return nil
-}
-
-// list compares lists, and those in them, whose numbers are up to largest.
-func (s slack) list(got any, want []any, largest float64) *difference {
+func (s slack) list(got any, want []any, most float64) *difference {
 	g, ok := got.([]any)
 	if !ok || len(g) != len(want) {
 		return &difference{"", got, want}
 	}
 	for i := range want {
-		var d *difference
-		switch w := want[i].(type) {
-		case []any:
-			d = s.list(g[i], w, largest)
-		case map[string]any:
-			d = s.members(g[i], w)
-		default:
-			d = s.value(g[i], w, largest)
-		}
-		if d != nil {
+		if d := s.like(g[i], want[i], most); d != nil {
 			return d.in("[%d]", i)
 		}
 	}
@@ -171,7 +152,7 @@ func (s slack) members(got any, want map[string]any) *difference {
 		if name == "data" && datatype != "" {
 			of = slackOf(datatype)
 		}
-		if d := like(g[name], w, of); d != nil {
+		if d := of.like(g[name], w, 0); d != nil {
 			return d.in(".%s", name)
 		}
 	}

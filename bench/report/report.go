@@ -86,7 +86,12 @@ func some(v float64) float64 {
 }
 
 // open is a share in percent that only an open loop has.
-func open(r *bench.Result, share float64) float64 { return 100 * share * some(r.Offered) / r.Offered }
+func open(r *bench.Result, share float64) float64 {
+	if r.Offered == 0 {
+		return math.NaN()
+	}
+	return 100 * share
+}
 
 // Measures are those of every table.
 var Measures = []Measure{

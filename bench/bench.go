@@ -95,7 +95,7 @@ type Series struct {
 	Latency *stats.Histogram   `json:"latency"`
 	Queue   *stats.Histogram   `json:"queue"`  // empty where the server does not say
 	Device  *stats.Histogram   `json:"device"` // likewise
-	Slots   []*stats.Histogram `json:"-"`      // latency by when the request was due; entries may be nil
+	Slots   []*stats.Histogram `json:"slots"`  // latency by when the request was due, slot_s each, the last what came later; entries may be nil
 }
 
 // Add adds what other has.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,6 +132,20 @@ func (c *Call) Times() Times {
 		return Times{}
 	}
 	return Times{c.waited, c.Response.Queue, c.Response.Device, scorer.Now().Sub(c.start)}
+}
+
+// Append appends them as the value of a Server-Timing header, in milliseconds.
+// Source: https://www.w3.org/TR/server-timing/
+func (t Times) Append(dst []byte) []byte {
+	dst = AppendMillis(append(dst, "queue;dur="...), t.Queue)
+	dst = AppendMillis(append(dst, ", batch;dur="...), t.Batch)
+	dst = AppendMillis(append(dst, ", device;dur="...), t.Device)
+	return AppendMillis(append(dst, ", total;dur="...), t.Total)
+}
+
+// AppendMillis appends d in milliseconds with three decimals.
+func AppendMillis(dst []byte, d time.Duration) []byte {
+	return strconv.AppendFloat(dst, float64(d)/float64(time.Millisecond), 'f', 3, 64)
 }
 
 // RetrySeconds is RetryIn in whole seconds, as Retry-After has it.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -76,8 +77,8 @@ func TestAnswersAreReadHoweverTheyCome(t *testing.T) {
 	f("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", "closes", "|x||0|0s|0s")
 	f("HTTP/1.1 100 Continue\r\n\r\n"+ok+"Content-Length: 1\r\n\r\nx", "EOF", "|x||0|0s|0s")
 	f("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 503 Service Unavailable\r\nContent-Length: 3\r\n\r\nbad", "EOF", "|||0|0s|0s", "status 503|bad||0|0s|0s")
-	f(ok+"Inference-Header-Content-Length: 12\r\nServer-Timing: total;dur=9, queue;desc=\"x\";dur=1.5, device;dur=\"2\", batch;dur=x, queue\r\nContent-Length: 0\r\n\r\n",
-		"EOF", "|||12|1.5ms|2ms")
+	f(ok+"Inference-Header-Content-Length: 12\r\nServer-Timing: total;dur=9, queue;desc=\"x\";dur=1.5, device;dur=\"2\", batch;dur=x, queue, batch;dur=0.25\r\nContent-Length: 0\r\n\r\n",
+		"EOF", "|||12|1.75ms|2ms")
 	f(ok+"Content-Length: 4\r\n\r\nfi", "unexpected EOF")
 	f(ok+"Content-Length: x\r\n\r\nfine", "not a number")
 	f(ok+"Content-Length: 1\r\nContent-Length: 2\r\n\r\nfine", "not a number")
@@ -253,8 +254,8 @@ func TestGRPC(t *testing.T) {
 				if stream {
 					want = "gRPC stream error"
 				}
-				if a := ask(c, message("bad")); a.Failure != want {
-					t.Errorf("stream %v: failure %q, want %q", stream, a.Failure, want)
+				if a := ask(c, message("bad")); a.Failure != want || string(a.Body) != "no such model" {
+					t.Errorf("stream %v: failure %q: %q, want %q", stream, a.Failure, a.Body, want)
 				}
 			}
 		}
@@ -265,22 +266,53 @@ func TestGRPC(t *testing.T) {
 			t.Errorf("%d channels are left", len(g.shared))
 		}
 	}
-	g := &GRPC{Address: address}
-	c, err := g.Dial(context.Background())
-	if err != nil {
-		t.Fatal(err)
+	for _, stream := range []bool{false, true} {
+		c, err := (&GRPC{Address: address, Stream: stream}).Dial(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var a bench.Answer
+		err = c.Send(message("good"))
+		if err == nil || stream { // a stream may have ended by now
+			err = c.Receive(&a)
+		}
+		if a.Failure != "gRPC Unauthenticated" || string(a.Body) != "no key" || stream != errors.Is(err, ErrClosing) {
+			t.Errorf("without a key, stream %v: %+v, %v", stream, a, err)
+		}
 	}
-	defer c.Close()
-	if a := ask(c, message("good")); a.Failure != "gRPC Unauthenticated" {
-		t.Errorf("without a key: %+v", a)
-	}
+}
+
+func TestGRPCSaysWhyItDoesNotConnect(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = l.Close()
-	if c, err := (&GRPC{Address: l.Addr().String()}).Dial(context.Background()); err == nil {
-		t.Errorf("connected to nobody: %v", c)
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog, secure.EnableHTTP2 = log.New(io.Discard, "", 0), true
+	secure.StartTLS()
+	defer secure.Close()
+	for want, g := range map[string]*GRPC{
+		"connection refused": {Address: l.Addr().String()},
+		"certificate":        {Address: secure.Listener.Addr().String(), TLS: &tls.Config{ServerName: "elsewhere"}},
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		c, err := g.Dial(ctx)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, %v; want %q", c, err, want)
+		}
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if c, err := (&GRPC{Address: silent.Addr().String()}).Dial(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, %v", c, err)
 	}
 }
 

@@ -80,8 +80,9 @@ func is(b []byte, lower string) bool {
 }
 
 // Timing reads a Server-Timing header (W3C: name;dur=milliseconds, by commas). The
-// entry whose name has "queue" in it is the time in the queue; "device", "compute" or
-// "infer" the time on the device. Others are passed over.
+// entries whose names have "queue" or "batch" in them are times in queues, and add up:
+// Sluice's requests wait at the gateway, then for their batch. "device", "compute" or
+// "infer" is the time on the device. Others are passed over.
 func Timing(a *bench.Answer, value []byte) {
 	for more := true; more; {
 		var entry []byte
@@ -98,8 +99,8 @@ func Timing(a *bench.Answer, value []byte) {
 		}
 		took := time.Duration(ms * 1e6)
 		switch {
-		case bytes.Contains(name, []byte("queue")):
-			a.Queue, a.Timed = took, true
+		case bytes.Contains(name, []byte("queue")), bytes.Contains(name, []byte("batch")):
+			a.Queue, a.Timed = a.Queue+took, true
 		case bytes.Contains(name, []byte("device")), bytes.Contains(name, []byte("compute")), bytes.Contains(name, []byte("infer")):
 			a.Device, a.Timed = took, true
 		}

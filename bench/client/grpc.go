@@ -3,10 +3,12 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -67,9 +69,8 @@ func (g *GRPC) Dial(ctx context.Context) (bench.Conn, error) {
 }
 
 // acquire is a connection that works, a new one for the first Channels dials.
-func (g *GRPC) acquire(ctx context.Context) (*channel, error) {
+func (g *GRPC) acquire(ctx context.Context) (ch *channel, err error) {
 	g.mu.Lock()
-	var ch *channel
 	if g.dials++; len(g.shared) >= max(1, g.Channels) {
 		ch = g.shared[g.dials%len(g.shared)]
 	} else {
@@ -85,12 +86,28 @@ func (g *GRPC) acquire(ctx context.Context) (*channel, error) {
 	g.mu.Unlock()
 	ch.cc.Connect()
 	for s := ch.cc.GetState(); s != connectivity.Ready; s = ch.cc.GetState() {
-		if s == connectivity.TransientFailure || !ch.cc.WaitForStateChange(ctx, s) {
+		if s == connectivity.TransientFailure {
+			err = why(ctx, ch.cc)
+		} else if !ch.cc.WaitForStateChange(ctx, s) {
+			err = ctx.Err()
+		}
+		if err != nil {
 			g.release(ch)
-			return nil, fmt.Errorf("connect to %s: %v", g.Address, s)
+			return nil, fmt.Errorf("connect to %s: %w", g.Address, err)
 		}
 	}
 	return ch, nil
+}
+
+// why is what keeps a connection from coming about, which the library says of calls
+// alone; nil where it has come about by now.
+func why(ctx context.Context, cc *grpc.ClientConn) error {
+	var ask, answer []byte
+	err := cc.Invoke(ctx, metadataMethod, &ask, &answer)
+	if status.Code(err) == codes.Unavailable {
+		return errors.New(status.Convert(err).Message())
+	}
+	return ctx.Err()
 }
 
 func (g *GRPC) connect() (*grpc.ClientConn, error) {
@@ -166,7 +183,7 @@ func (c *unaryConn) Receive(a *bench.Answer) error {
 		if c.ctx.Err() != nil {
 			return c.ctx.Err()
 		}
-		a.Failure = "gRPC " + status.Code(err).String()
+		fail(a, err)
 		return nil
 	}
 	a.Body = c.body
@@ -179,6 +196,12 @@ func (c *unaryConn) Receive(a *bench.Answer) error {
 	}
 	a.Version = append(a.Version, field(c.body, 2)...)
 	return nil
+}
+
+// fail makes a what a call's error says: its code, and as the body its message.
+func fail(a *bench.Answer, err error) {
+	s := status.Convert(err)
+	a.Failure, a.Body = "gRPC "+s.Code().String(), []byte(s.Message())
 }
 
 func (c *unaryConn) Close() error {
@@ -200,11 +223,11 @@ func (c *streamConn) Receive(a *bench.Answer) error {
 		if c.ctx.Err() != nil {
 			return c.ctx.Err()
 		}
-		a.Failure = "gRPC " + status.Code(err).String()
+		fail(a, err)
 		return ErrClosing
 	}
 	if text := field(c.body, 1); len(text) > 0 {
-		a.Failure = "gRPC stream error"
+		a.Failure, a.Body = "gRPC stream error", text
 		return nil
 	}
 	a.Body = field(c.body, 2)

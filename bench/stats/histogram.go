@@ -4,6 +4,7 @@ package stats
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -76,8 +77,22 @@ func (h *Histogram) Summary() Summary {
 	return Summary{h.Count(), Millis(h.Mean()), Millis(h.At(50)), Millis(h.At(90)), Millis(h.At(99)), Millis(h.At(99.9)), Millis(h.Max())}
 }
 
-// MarshalJSON writes the summary.
-func (h *Histogram) MarshalJSON() ([]byte, error) { return json.Marshal(h.Summary()) }
+// MarshalJSON writes the summary, and all counts of times in ns as HdrHistogram's tools
+// read them, version 2 of its format, compressed and in base 64.
+func (h *Histogram) MarshalJSON() ([]byte, error) {
+	full := struct {
+		Summary
+		HDR string `json:"hdr,omitempty"`
+	}{Summary: h.Summary()}
+	if h.Count() > 0 {
+		text, err := h.h.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+		if err != nil {
+			return nil, fmt.Errorf("encode a histogram: %w", err)
+		}
+		full.HDR = string(text)
+	}
+	return json.Marshal(full)
+}
 
 // Millis is d in ms.
 func Millis(d time.Duration) float64 { return float64(d) / 1e6 }

@@ -29,7 +29,7 @@ type benchOptions struct {
 	protocol                   string
 	data, expect, header, pid  []string
 	key, keyFile, tokenFile    string
-	findMax                    bool
+	findMax, timing            bool
 	p99                        time.Duration
 	limits                     bench.Limits
 	json, csv, html, output    string
@@ -79,11 +79,12 @@ func (o *benchOptions) flags(c *cobra.Command) {
 	f.IntVar(&o.repeats, "repeats", 1, "rounds; intervals need at least 2")
 	f.StringVar(&o.protocol, "protocol", "", "oip (JSON), binary (raw tensors), aml, http (any), grpc or grpc-stream; default by the URL")
 	f.StringSliceVar(&o.data, "data", nil, "file of a request's body, or of a message of gRPC; given again, they are asked in turn")
-	f.StringSliceVar(&o.expect, "expect", nil, "file of the right answer, one for each --data; numbers in JSON may differ by 0.0001 of their size")
+	f.StringSliceVar(&o.expect, "expect", nil, "file of the right answer, one for each --data; whole numbers must be equal, floats may differ by 0.0001 of their size, or 0.000001 of the largest beside them (FP16 20, BF16 200 times that); of gRPC the outputs count")
 	f.StringVar(&o.key, "key", "", "key or token; --key-file keeps it out of the process list")
 	f.StringVar(&o.keyFile, "key-file", "", "file of the key")
 	f.StringVar(&o.tokenFile, "token-file", "", "file of the token")
 	f.StringSliceVar(&o.header, "header", nil, "further header, 'Name: value'; may be given again")
+	f.BoolVar(&o.timing, "timing", true, "ask Sluice how long each request waited and ran (x-sluice-timing: 1; not for http and grpc-stream); what that costs is in the figures")
 	f.StringSliceVar(&o.pid, "pid", nil, "process of a target, NAME=PID, or PID where there is one target: its CPU time and memory, with its children's, are reported")
 	f.BoolVar(&o.findMax, "find-max", false, "find the highest rate at which --p99 is kept")
 	f.DurationVar(&o.p99, "p99", 20*time.Millisecond, "the 99th percentile that --find-max keeps to")

@@ -4,14 +4,21 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // doubler is a server of one model that doubles its input, for who has the key.
@@ -25,6 +32,9 @@ func doubler(t *testing.T) *httptest.Server {
 		if r.Method == "GET" {
 			_, _ = io.WriteString(w, `{"name":"m","inputs":[{"name":"x","datatype":"INT32","shape":[-1,2]}]}`)
 			return
+		}
+		if r.Header.Get("X-Sluice-Timing") == "1" {
+			w.Header().Set("Server-Timing", "queue;dur=1, batch;dur=2, device;dur=4")
 		}
 		var q struct{ Inputs []struct{ Data []float64 } }
 		body, _ := io.ReadAll(r.Body)
@@ -100,6 +110,49 @@ func TestBenchFailsWhereFiguresDoNotCount(t *testing.T) {
 	f("[NAME=]URL", "ftp://x")
 	f("process that runs", url, "--key", "sesame", "--pid", "0")
 	f("--protocol x", url, "--protocol", "x")
+}
+
+// timer is a server of gRPC that answers anything with nothing, and says how long it took
+// if asked.
+func timer(t *testing.T) string {
+	t.Helper()
+	s := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
+		if md, _ := metadata.FromIncomingContext(s.Context()); slices.Equal(md.Get("x-sluice-timing"), []string{"1"}) {
+			_ = s.SetHeader(metadata.Pairs("server-timing", "batch;dur=3, device;dur=4")) // the test tells
+		}
+		var m emptypb.Empty
+		return errors.Join(s.RecvMsg(&m), s.SendMsg(&m))
+	}))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() { s.Stop(); <-served })
+	return "grpc://" + l.Addr().String() + "/m"
+}
+
+func TestBenchAsksSluiceWhereTheTimeWent(t *testing.T) {
+	message := write(t, "")
+	f := func(want bool, args ...string) {
+		t.Helper()
+		out, err := runBench(args...)
+		if err != nil && !strings.Contains(err.Error(), "client is saturated") {
+			t.Fatal(err)
+		}
+		if got := regexp.MustCompile(`queue p50, p99 ms +3\S*, 3\S*\ndevice p50, p99 ms +4\S*, 4\S*\n`).MatchString(out); got != want {
+			t.Errorf("%v: %v, want %v\n%s", args, got, want, out)
+		}
+	}
+	s, url := doubler(t), timer(t)
+	for _, protocol := range []string{"oip", "binary"} {
+		data := write(t, `{"inputs":[{"name":"x","datatype":"INT32","shape":[1,2],"data":[3,4]}]}`)
+		f(true, s.URL+"/v2/models/m", "--key", "sesame", "--protocol", protocol, "--data", data)
+	}
+	f(false, s.URL+"/v2/models/m", "--key", "sesame", "--timing=false")
+	f(true, url, "--data", message)
+	f(false, url, "--data", message, "--timing=false")
 }
 
 func TestBenchRepeatsATrace(t *testing.T) {

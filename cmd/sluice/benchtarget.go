@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -154,7 +155,11 @@ func (o *benchOptions) protocolOf(t *benchTarget) string {
 func (o *benchOptions) prepare(ctx context.Context, t *benchTarget) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	switch p := o.protocolOf(t); p {
+	p := o.protocolOf(t)
+	if o.timing && p != "http" && p != "grpc-stream" {
+		t.headers = append(slices.Clip(t.headers), "x-sluice-timing: 1")
+	}
+	switch p {
 	case "oip", "binary", "aml", "http":
 		t.dial = client.HTTP(t.address, t.tls)
 		t.items, err = o.httpItems(ctx, t, p)
@@ -172,7 +177,9 @@ func (o *benchOptions) prepare(ctx context.Context, t *benchTarget) (err error) 
 			if err != nil {
 				return err
 			}
-			t.items[i].Check = ask.Like(want)
+			if t.items[i].Check = ask.Like(want); strings.HasPrefix(p, "grpc") {
+				t.items[i].Check = ask.LikeMessage(want)
+			}
 		}
 		if _, err := load.Right(ctx, t.dial, &t.items[i]); err != nil && o.limits.Errors == 0 {
 			return fmt.Errorf("the first answer: %w", err)

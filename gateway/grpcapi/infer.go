@@ -115,6 +115,9 @@ func (s *Server) call(ctx context.Context, r *request, t target, kind scorer.Kin
 	defer s.path.Done(c)
 	err := s.score(ctx, c, r, h, t, kind)
 	md := about(c)
+	if h.get("x-sluice-timing") == "1" {
+		md["server-timing"] = []string{string(c.Times().Append(nil))}
+	}
 	s.access(ctx, c, r, t, err, began)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -208,6 +209,27 @@ func TestInferSaysWhatServedIt(t *testing.T) {
 	if _, err := call.ModelInfer(soon(t), ask("", 1), grpc.Header(&header)); err != nil || len(header.Get("x-request-id")[0]) != 36 {
 		t.Errorf("%v, metadata %v; want a fresh request id", err, header)
 	}
+}
+
+// Who asks is told where the time went, whether the request succeeds or not; nobody else is.
+func TestInferSaysWhereTheTimeWent(t *testing.T) {
+	call, _ := client(t, Config{}, identity{before: func(_ *scorer.Request, resp *scorer.Response) bool {
+		resp.Queue, resp.Device = 1500*time.Microsecond, 250*time.Microsecond
+		return true
+	}})
+	f := func(asked, pin, want string) {
+		t.Helper()
+		var h metadata.MD
+		ctx := metadata.AppendToOutgoingContext(soon(t), "x-sluice-timing", asked, "azureml-model-deployment", pin)
+		_, _ = call.ModelInfer(ctx, ask("i", 1), grpc.Header(&h)) // the metadata counts
+		if got := strings.Join(h.Get("server-timing"), "|"); !regexp.MustCompile("^(?:" + want + ")$").MatchString(got) {
+			t.Errorf("asked %q of %s: %q; want %s", asked, pin, got, want)
+		}
+	}
+	f("1", "v", `queue;dur=\d+\.\d{3}, batch;dur=1\.500, device;dur=0\.250, total;dur=\d+\.\d{3}`)
+	f("1", "none", `queue;dur=.*`)
+	f("0", "v", "")
+	f("", "v", "")
 }
 
 // The scorer gets the trace of a request, and the id that its answer has.

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"errors"
 	"strconv"
-	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -80,7 +79,8 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, t
 		tag(out, v, c)
 	}
 	if h.timing {
-		spent(out, c.Times())
+		var text [128]byte
+		out.Header.SetCanonical(keyTiming, c.Times().Append(text[:0]))
 	}
 	if t.op == opScore {
 		timing(out, r)
@@ -142,23 +142,9 @@ var texts = map[bool][]byte{true: []byte("True"), false: []byte("False")}
 func timing(out *fasthttp.Response, r *scorer.Response) {
 	var digits [32]byte
 	if r.Status == scorer.OK {
-		out.Header.SetCanonical(keyRunMillis, appendMillis(digits[:0], r.Device))
+		out.Header.SetCanonical(keyRunMillis, gateway.AppendMillis(digits[:0], r.Device))
 	}
 	out.Header.SetCanonical(keyRunFailed, texts[r.Status == scorer.ModelFailed || r.Status == scorer.DeadlineExceeded])
-}
-
-// spent says where the time of a request went, in milliseconds.
-// Source: https://www.w3.org/TR/server-timing/
-func spent(out *fasthttp.Response, t gateway.Times) {
-	var text [128]byte
-	b := text[:0]
-	for _, part := range [...]struct {
-		name string
-		time time.Duration
-	}{{"queue;dur=", t.Queue}, {", batch;dur=", t.Batch}, {", device;dur=", t.Device}, {", total;dur=", t.Total}} {
-		b = appendMillis(append(b, part.name...), part.time)
-	}
-	out.Header.SetCanonical(keyTiming, b)
 }
 
 // fail writes an error in the protocol's own form: {"error": text}, and for

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -97,9 +96,4 @@ func natural(v []byte) int {
 		n = n*10 + int(c-'0')
 	}
 	return n
-}
-
-// appendMillis appends d in milliseconds with three decimals.
-func appendMillis(dst []byte, d time.Duration) []byte {
-	return strconv.AppendFloat(dst, float64(d)/float64(time.Millisecond), 'f', 3, 64)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/url"
 	"testing"
-	"time"
 )
 
 func TestParse(t *testing.T) {
@@ -103,11 +102,5 @@ func TestNatural(t *testing.T) {
 		if got := natural([]byte(in)); got != want {
 			t.Errorf("natural(%q) = %d; want %d", in, got, want)
 		}
-	}
-}
-
-func TestMillisHaveThreeDecimals(t *testing.T) {
-	if got := appendMillis(nil, 1234567*time.Nanosecond); string(got) != "1.235" {
-		t.Errorf("got %s", got)
 	}
 }

@@ -228,7 +228,7 @@ func (r *Result) Problems(l Limits) (list []string) {
 		say("processes of the target ended, and their CPU time is not known")
 	}
 	if s := r.Search; s != nil && s.Most == 0 {
-		say("no rate keeps to the limits, and the figures are not of one that does: %s", s.Limit)
+		say("no rate was found that keeps to the limits, and the figures are not of one: %s", s.Limit)
 	} else if s != nil && s.Client {
 		say("the highest rate is limited by the client, not by the target: %s", s.Limit)
 	}

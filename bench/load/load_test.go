@@ -297,7 +297,7 @@ func TestACallerThatIsTakenKnowsItsRequest(t *testing.T) {
 	plan := even(1, 1, 1, time.Hour)
 	r := &run{plan: plan, work: &Work{Items: []bench.Item{item("")}}, ctx: t.Context(), start: time.Now(), queue: &queue{lag: stats.Fine()}}
 	k := &caller{run: r, conn: silent{}}
-	for i := time.Duration(1); i <= 20_000; i++ {
+	for i := time.Duration(1); i <= 5_000; i++ {
 		k.sent.Store(idle)
 		k.free = true
 		r.queue.idle = append(r.queue.idle, k)

@@ -27,12 +27,12 @@ type Report struct {
 	Targets []*Target `json:"targets"`
 	// Problems are why the figures do not count, by target.
 	Problems []string `json:"problems"`
+	Notes    []string `json:"notes,omitempty"` // what else is to be said
 }
 
 // Target is one that was asked, and what its rounds found.
 type Target struct {
 	Name    string          `json:"name"`
-	Max     float64         `json:"max_rate_per_s,omitempty"` // the highest rate that kept to the limit
 	Results []*bench.Result `json:"rounds"`
 }
 
@@ -129,14 +129,7 @@ func (r *Report) table() [][]string {
 	}
 	rows := [][]string{head}
 	for _, m := range Measures {
-		row := []string{m.Name}
-		for _, t := range r.Targets {
-			row = append(row, mean(t, m))
-		}
-		for _, t := range r.Targets[1:] {
-			row = append(row, ratio(t.Ratio(m, r.Targets[0])))
-		}
-		rows = append(rows, row)
+		rows = append(rows, r.row(m))
 	}
 	errors := []string{"errors"}
 	for _, t := range r.Targets {
@@ -145,6 +138,17 @@ func (r *Report) table() [][]string {
 	}
 	rows = append(rows, errors)
 	return r.timed(rows)
+}
+
+func (r *Report) row(m Measure) []string {
+	row := []string{m.Name}
+	for _, t := range r.Targets {
+		row = append(row, mean(t, m))
+	}
+	for _, t := range r.Targets[1:] {
+		row = append(row, ratio(t.Ratio(m, r.Targets[0])))
+	}
+	return row
 }
 
 func mean(t *Target, m Measure) string {
@@ -162,21 +166,23 @@ func ratio(i stats.Interval) string {
 	return interval(i)
 }
 
+// most is in tables where it was looked for.
+var most = Measure{"most requests/s", (*bench.Result).Most, true}
+
 // timed adds where the time went, where servers say it, and the highest rates.
 func (r *Report) timed(rows [][]string) [][]string {
-	queue, device, best := []string{"queue p50, p99 ms"}, []string{"device p50, p99 ms"}, []string{"most requests/s"}
+	queue, device := []string{"queue p50, p99 ms"}, []string{"device p50, p99 ms"}
 	said, found := false, false
 	for _, t := range r.Targets {
 		s := t.series()
-		said, found = said || s.Queue.Count() > 0, found || t.Max > 0
+		said, found = said || s.Queue.Count() > 0, found || t.Mean(most).Mid > 0
 		queue, device = append(queue, pair(s.Queue)), append(device, pair(s.Device))
-		best = append(best, number(t.Max))
 	}
 	if said {
 		rows = append(rows, queue, device)
 	}
 	if found {
-		rows = append(rows, best)
+		rows = append(rows, r.row(most))
 	}
 	return rows
 }
@@ -197,10 +203,13 @@ func (r *Report) Text(w io.Writer) error {
 		fmt.Fprintln(t, strings.Join(row, "\t"))
 	}
 	_ = t.Flush() // into memory
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "\n- %s", n)
+	}
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "\n! %s", p)
 	}
-	if len(r.Problems) > 0 {
+	if len(r.Notes)+len(r.Problems) > 0 {
 		b.WriteByte('\n')
 	}
 	_, err := io.WriteString(w, b.String())

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sluice.dev/bench/report"
+)
+
+// The highest rate is found whatever a closed loop reaches, to 2%.
+func TestTheSpanClosesInOnTheHighestRate(t *testing.T) {
+	f := func(first, limit float64, found bool) {
+		t.Helper()
+		s, n := span{first: first}, 0
+		for rate, more := s.next(); more; rate, more = s.next() {
+			s.note(rate, rate <= limit)
+			n++
+		}
+		if n > 25 || found != (s.low > 0) || found && (s.low > limit || s.low < limit/1.02) {
+			t.Errorf("from %v: %+v of %v after %d", first, s, limit, n)
+		}
+	}
+	f(100, 100, true)
+	f(100, 1e6, true)
+	f(100, 173, true)
+	f(100, 0.3, true)
+	f(100, 0.01, false)
+	f(0, 100, false)
+	if s := (span{first: 100, low: 100, high: 200}); func() float64 { r, _ := s.next(); return r }() != math.Sqrt(20000) {
+		t.Error("it is not cut in the middle")
+	}
+}
+
+// desk serves as many at once as there are places, each for 5 ms; with more than
+// right of them under way it gives a wrong answer.
+func desk(t *testing.T, places int, right int64) string {
+	t.Helper()
+	free := make(chan bool, places)
+	var busy atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body)
+		defer busy.Add(-1)
+		if busy.Add(1) > right {
+			_, _ = io.WriteString(w, "8")
+			return
+		}
+		free <- true
+		<-time.After(5 * time.Millisecond)
+		<-free
+		_, _ = io.WriteString(w, "7")
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func found(t *testing.T, out string) *report.Report {
+	t.Helper()
+	var r report.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	return &r
+}
+
+// A server that takes many at once is faster than two connections can show; what keeps
+// from more is told, and is a problem where it is the client.
+func TestTheHighestRateIsNotBoundByConnections(t *testing.T) {
+	data := write(t, "{}")
+	out, err := runBench(desk(t, 16, math.MaxInt64)+"/x", "--data", data, "--find-max", "--p99", "60ms", "-o", "json")
+	r := found(t, out)
+	s := r.Targets[0].Results[0].Search
+	if s == nil || len(s.Probes) < 3 || s.Limit == "" {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if s.Client {
+		if err == nil || !strings.Contains(err.Error(), "limited by the client") && !strings.Contains(err.Error(), "no rate was found") {
+			t.Errorf("limited by the client, and: %v", err)
+		}
+		return // the machine is busy
+	}
+	if s.Most < 1.5*s.Probes[0].Rate || err != nil || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "99th percentile") {
+		t.Errorf("%+v, %v, %q", s, err, r.Notes)
+	}
+}
+
+func TestAWrongAnswerEndsTheSearch(t *testing.T) {
+	out, err := runBench(desk(t, 16, 2)+"/x", "--data", write(t, "{}"), "--expect", write(t, "7"), "--find-max", "--p99", "10s", "-o", "json")
+	if err == nil || !strings.Contains(err.Error(), "wrong answers") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if s := found(t, out).Targets[0].Results[0].Search; s == nil || len(s.Probes) == 0 || s.Probes[len(s.Probes)-1].Limit == "" {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Each round searches anew, so that the highest rates have intervals and a ratio.
+func TestTheHighestRateIsFoundInEveryRound(t *testing.T) {
+	args := []string{"a=" + desk(t, 2, math.MaxInt64) + "/x", "b=" + desk(t, 4, math.MaxInt64) + "/x", "--data", write(t, "{}"),
+		"--find-max", "--p99", "30ms", "--repeats", "2", "--duration", "100ms", "--warm-up", "0s"}
+	file := write(t, "")
+	out, err := runBench(append(args, "--json", file)...)
+	if !strings.Contains(out, "most requests/s  ") || !strings.Contains(out, "2 rounds in turn") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, target := range found(t, read(t, file)).Targets {
+		if len(target.Results) != 2 || target.Results[0].Search == nil || target.Results[1].Round != 2 || target.Results[1].Search == nil {
+			t.Errorf("%s: %d rounds", target.Name, len(target.Results))
+		}
+	}
+}

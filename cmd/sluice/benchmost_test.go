@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"sluice.dev/bench"
 	"sluice.dev/bench/report"
+	"sluice.dev/bench/stats"
 )
 
 // The highest rate is found whatever a closed loop reaches, to 2%.
@@ -114,4 +116,29 @@ func TestTheHighestRateIsFoundInEveryRound(t *testing.T) {
 			t.Errorf("%s: %d rounds", target.Name, len(target.Results))
 		}
 	}
+}
+
+// Where the generator fails nothing is known of the target, whatever came back.
+func TestALimitOfTheClientIsAProblem(t *testing.T) {
+	o := &benchOptions{p99: time.Millisecond, limits: bench.DefaultLimits}
+	f := func(client bool, want string, change func(*bench.Result)) {
+		t.Helper()
+		res := &bench.Result{Requests: 1, Latency: stats.Fine(), Failed: map[string]int64{}}
+		res.Latency.Record(time.Microsecond)
+		change(res)
+		p := o.judge(100, res)
+		if p.Client != client || !strings.Contains(p.Limit, want) || (want == "") != (p.Limit == "") {
+			t.Errorf("%+v, want %q", p, want)
+		}
+		best := &bench.Result{Latency: res.Latency, Search: &bench.Search{Most: 90, Limit: p.Limit, Client: p.Client}}
+		if got := best.Problems(o.limits); client != (len(got) == 1 && strings.Contains(got[0], "limited by the client") && strings.Contains(got[0], want)) {
+			t.Errorf("problems %q", got)
+		}
+	}
+	f(false, "", func(*bench.Result) {})
+	f(false, "99th percentile", func(r *bench.Result) { r.Latency.Record(time.Second) })
+	f(false, "status 503: 7", func(r *bench.Result) { r.Failed["status 503"] = 7 })
+	f(true, "sent 50.0% of the requests", func(r *bench.Result) { r.Client.Late = 0.5; r.Failed["status 503"] = 7 })
+	f(true, "never sent", func(r *bench.Result) { r.Unsent = 9 })
+	f(true, "99% of its cores", func(r *bench.Result) { r.Client.Share = 0.99 })
 }

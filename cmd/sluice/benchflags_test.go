@@ -115,8 +115,8 @@ func TestRoundsDifferInTheirArrivals(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := func(round int) time.Duration { at, _ := o.schedule(round).Next(); return at }
-	if first(1) != first(1) || first(1) == first(2) {
-		t.Errorf("%v, %v, %v", first(1), first(1), first(2))
+	if one, same, other := first(1), first(1), first(2); one != same || one == other {
+		t.Errorf("%v, %v, %v", one, same, other)
 	}
 }
 

@@ -9,11 +9,13 @@ import (
 	"sluice.dev/bench/pace"
 )
 
-// span is where the highest rate is: from the highest that passed to the lowest that
-// failed.
-type span struct {
-	first     float64 // the rate that is tried first
-	low, high float64 // 0: none has passed, none has failed
+// search looks for the highest rate that keeps to the limits: between the highest that
+// did, which is found.Most, and the lowest that did not.
+type search struct {
+	first float64 // the rate that is tried first
+	high  float64 // 0: none has failed
+	again bool    // the last rate is to be tried once more
+	found bench.Search
 }
 
 const (
@@ -22,24 +24,31 @@ const (
 )
 
 // next is the rate to try, false where there is none any more.
-func (s *span) next() (rate float64, more bool) {
-	switch {
-	case s.low == 0 && s.high == 0:
+func (s *search) next() (rate float64, more bool) {
+	switch low := s.found.Most; {
+	case low == 0 && s.high == 0:
 		return s.first, s.first > 0
 	case s.high == 0:
-		return 2 * s.low, true
-	case s.low == 0:
+		return 2 * low, true
+	case low == 0:
 		return s.high / 2, s.high > 2*least*s.first
+	default:
+		return math.Sqrt(low * s.high), s.high > narrow*low
 	}
-	return math.Sqrt(s.low * s.high), s.high > narrow*s.low
 }
 
-func (s *span) note(rate float64, passed bool) {
-	if passed {
-		s.low = rate
-	} else {
-		s.high = rate
+// note takes in what came of a rate. What failed by the generator says nothing of the
+// target, and is tried once more.
+func (s *search) note(p bench.Probe) {
+	s.found.Probes = append(s.found.Probes, p)
+	again := p.Client && !s.again
+	switch {
+	case p.Limit == "":
+		s.found.Most = p.Rate
+	case !again:
+		s.high, s.found.Limit, s.found.Client = p.Rate, p.Limit, p.Client
 	}
+	s.again = again
 }
 
 // most finds the highest rate at which a target keeps to the limits. The figures are
@@ -52,23 +61,16 @@ func (o *benchOptions) most(ctx context.Context, t *benchTarget, round int) (*be
 	if err != nil {
 		return nil, err
 	}
-	found := &bench.Search{Limit: "a closed loop had wrong answers, or none"}
-	defer func() { best.Search = found }()
-	s := span{first: best.Rate}
+	s := &search{first: best.Rate, found: bench.Search{Limit: "a closed loop had wrong answers, or none"}}
+	defer func() { best.Search = &s.found }()
 	for rate, more := s.next(); more && best.Failed[bench.WrongAnswer] == 0; rate, more = s.next() {
 		res, err := o.ask(ctx, t, o.at(rate, round), round)
 		if err != nil {
-			found.Limit, found.Client = "it was not looked for to the end", false
+			s.found.Limit, s.found.Client = "it was not looked for to the end", false
 			return best, err
 		}
 		p := o.judge(rate, res)
-		found.Probes = append(found.Probes, p)
-		s.note(rate, p.Limit == "")
-		if p.Limit == "" {
-			found.Most = rate
-		} else {
-			found.Limit, found.Client = p.Limit, p.Client
-		}
+		s.note(p)
 		if p.Limit == "" || res.Failed[bench.WrongAnswer] > 0 {
 			best = res
 		}
@@ -77,16 +79,18 @@ func (o *benchOptions) most(ctx context.Context, t *benchTarget, round int) (*be
 }
 
 // judge tells whether a target keeps to the limits at a rate. Where the generator does
-// not, nothing is known of the target.
+// not do its part, only wrong answers say something of the target.
 func (o *benchOptions) judge(rate float64, res *bench.Result) bench.Probe {
 	p := bench.Probe{Rate: rate, P99: res.Latency.At(99)}
-	blame, problems := res.Blame(o.limits), res.Problems(o.limits)
-	p.Client = len(blame) > 0
+	list := res.Problems(o.limits)
 	if p.P99 > o.p99 {
-		problems = append(problems, fmt.Sprintf("the 99th percentile is %v, above %v", p.P99, o.p99))
+		list = append(list, fmt.Sprintf("the 99th percentile is %v, above %v", p.P99, o.p99))
 	}
-	if list := append(blame, problems...); len(list) > 0 {
-		p.Limit = fmt.Sprintf("at %.4g requests/s, %s", rate, list[0])
+	if blame := res.Blame(o.limits); len(blame) > 0 && res.Failed[bench.WrongAnswer] == 0 {
+		list, p.Client = blame, true
+	}
+	if len(list) > 0 {
+		p.Limit = fmt.Sprintf("at %.1f requests/s, %s", rate, list[0])
 	}
 	return p
 }

@@ -16,17 +16,26 @@ import (
 	"sluice.dev/bench/stats"
 )
 
-// The highest rate is found whatever a closed loop reaches, to 2%.
-func TestTheSpanClosesInOnTheHighestRate(t *testing.T) {
+// The highest rate is found whatever a closed loop reaches, to 2%, also where the
+// generator is now and then in its own way.
+func TestTheSearchClosesInOnTheHighestRate(t *testing.T) {
 	f := func(first, limit float64, found bool) {
 		t.Helper()
-		s, n := span{first: first}, 0
-		for rate, more := s.next(); more; rate, more = s.next() {
-			s.note(rate, rate <= limit)
-			n++
-		}
-		if n > 25 || found != (s.low > 0) || found && (s.low > limit || s.low < limit/1.02) {
-			t.Errorf("from %v: %+v of %v after %d", first, s, limit, n)
+		for _, hiccups := range []int{1, 3} { // 1: none
+			s, n := search{first: first}, 0
+			for rate, more := s.next(); more; rate, more = s.next() {
+				p := bench.Probe{Rate: rate}
+				if n++; hiccups > 1 && n%hiccups == 0 {
+					p.Limit, p.Client = "a hiccup", true
+				} else if rate > limit {
+					p.Limit = "too much"
+				}
+				s.note(p)
+			}
+			most := s.found.Most
+			if n > 40 || n != len(s.found.Probes) || found != (most > 0) || found && (most > limit || most < limit/1.02) || s.found.Client || first > 0 && s.found.Limit != "too much" {
+				t.Errorf("from %v: %+v of %v after %d", first, s, limit, n)
+			}
 		}
 	}
 	f(100, 100, true)
@@ -35,8 +44,11 @@ func TestTheSpanClosesInOnTheHighestRate(t *testing.T) {
 	f(100, 0.3, true)
 	f(100, 0.01, false)
 	f(0, 100, false)
-	if s := (span{first: 100, low: 100, high: 200}); func() float64 { r, _ := s.next(); return r }() != math.Sqrt(20000) {
-		t.Error("it is not cut in the middle")
+	s := search{first: 100}
+	s.note(bench.Probe{Rate: 100, Limit: "saturated", Client: true})
+	s.note(bench.Probe{Rate: 100, Limit: "saturated", Client: true})
+	if rate, _ := s.next(); rate != 50 || !s.found.Client {
+		t.Errorf("then %v, %+v", rate, s)
 	}
 }
 

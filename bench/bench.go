@@ -143,8 +143,35 @@ type Result struct {
 	Versions  map[string]*Series `json:"versions"`                           // of right answers
 	ServerCPU float64            `json:"server_cpu_us_per_answer,omitempty"` // 0: its processes are not known
 	ServerRSS int64              `json:"server_rss_bytes,omitempty"`
-	Client    Client             `json:"client"`
-	Slot      float64            `json:"slot_s"`
+	// ServerLost: some of the server's processes ended, and their CPU time is not in ServerCPU.
+	ServerLost bool    `json:"server_cpu_lost,omitempty"`
+	Client     Client  `json:"client"`
+	Slot       float64 `json:"slot_s"`
+	Search     *Search `json:"search,omitempty"` // where the highest rate was looked for, whose result this is
+}
+
+// Search is how the highest rate that keeps to limits was found.
+type Search struct {
+	Most   float64 `json:"max_rate_per_s"`    // 0: none keeps to them
+	Limit  string  `json:"limited_by"`        // why the lowest rate above Most does not
+	Client bool    `json:"limited_by_client"` // that is the generator's doing: the target may reach more
+	Probes []Probe `json:"probes"`            // in the order in which they were asked
+}
+
+// Probe is a rate that was tried.
+type Probe struct {
+	Rate   float64       `json:"rate_per_s"`
+	P99    time.Duration `json:"p99_ns"`
+	Limit  string        `json:"limited_by,omitempty"` // empty where it keeps to the limits
+	Client bool          `json:"limited_by_client,omitempty"`
+}
+
+// Most is the highest rate that was found, 0 where none was looked for.
+func (r *Result) Most() float64 {
+	if r.Search == nil {
+		return 0
+	}
+	return r.Search.Most
 }
 
 // Client is how the generator itself fared.
@@ -179,7 +206,7 @@ func (r *Result) Errors() int64 {
 type Limits struct {
 	Errors float64 // share of requests
 	Late   float64 // share of requests that the generator sent late
-	CPU    float64 // share of its cores that the generator used in a closed loop
+	CPU    float64 // share of its cores that the generator used
 }
 
 // DefaultLimits take no error, and a generator that is not to blame for the 99th
@@ -197,13 +224,27 @@ func (r *Result) Problems(l Limits) (list []string) {
 	} else if share := float64(r.Errors()) / float64(max(r.Requests, 1)); share > l.Errors {
 		say("%d of %d requests failed, %.3g%%, where at most %.3g%% may (%s)", r.Errors(), r.Requests, 100*share, 100*l.Errors, r.Failures())
 	}
+	if r.ServerLost {
+		say("processes of the target ended, and their CPU time is not known")
+	}
+	if s := r.Search; s != nil && s.Most == 0 {
+		say("no rate was found that keeps to the limits, and the figures are not of one: %s", s.Limit)
+	} else if s != nil && s.Client {
+		say("the highest rate is limited by the client, not by the target: %s", s.Limit)
+	}
+	return append(list, r.Blame(l)...)
+}
+
+// Blame tells what the generator did wrong: such a result says little about the target.
+func (r *Result) Blame(l Limits) (list []string) {
+	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	if r.Unsent > 0 {
 		say("the schedule was dropped: %d of %d requests were never sent, since all places in flight were taken", r.Unsent, r.Requests)
 	}
 	if r.Client.Late > l.Late {
 		say("the client is saturated: it sent %.1f%% of the requests more than %v late; ask for a lower rate, or give it more cores", 100*r.Client.Late, LateAfter)
 	}
-	if r.Offered == 0 && r.Client.Share > l.CPU {
+	if r.Client.Share > l.CPU {
 		say("the client is saturated: it used %.0f%% of its cores", 100*r.Client.Share)
 	}
 	return list

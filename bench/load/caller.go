@@ -55,10 +55,9 @@ func (k *caller) mark(due, now time.Duration) *bench.Item {
 	return &k.run.work.Items[i]
 }
 
-// send sends a request that is due, over conn. Where it cannot, the connection ends,
-// and with it the receiver's wait.
-func (k *caller) send(conn bench.Conn, due, now time.Duration) {
-	item := k.mark(due, now)
+// send sends a request over conn. Where it cannot, the connection ends, and with it
+// the receiver's wait.
+func send(conn bench.Conn, item *bench.Item) {
 	if conn.Quick(item) {
 		if conn.Send(item) != nil {
 			_ = conn.Close()

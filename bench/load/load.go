@@ -23,7 +23,7 @@ import (
 type Work struct {
 	Dial  bench.Dial
 	Items []bench.Item // asked in turn
-	PIDs  []int        // the target's processes, whose CPU time and memory count
+	PIDs  []int        // the target's processes: their CPU time and memory count, and those of all that they start
 	// Progress, where given, is told twice a second how far the run is.
 	Progress func(Progress)
 }

@@ -21,6 +21,7 @@ import (
 	"sluice.dev/bench"
 	"sluice.dev/bench/client"
 	"sluice.dev/bench/pace"
+	"sluice.dev/bench/stats"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -282,6 +283,50 @@ func TestProgressIsTold(t *testing.T) {
 	}
 }
 
+// silent is a connection on which nothing comes back.
+type silent struct{}
+
+func (silent) Send(*bench.Item) error      { return nil }
+func (silent) Receive(*bench.Answer) error { return io.EOF }
+func (silent) Quick(*bench.Item) bool      { return true }
+func (silent) Close() error                { return nil }
+
+// A receiver whose connection ends asks, under the lock, whether a request was under
+// way: as soon as the answer is yes, which one that is must be known.
+func TestACallerThatIsTakenKnowsItsRequest(t *testing.T) {
+	plan := even(1, 1, 1, time.Hour)
+	r := &run{plan: plan, work: &Work{Items: []bench.Item{item("")}}, ctx: t.Context(), start: time.Now(), queue: &queue{lag: stats.Fine()}}
+	k := &caller{run: r, conn: silent{}}
+	for i := time.Duration(1); i <= 5_000; i++ {
+		k.sent.Store(idle)
+		k.free = true
+		r.queue.idle = append(r.queue.idle, k)
+		var wg sync.WaitGroup
+		var started atomic.Bool
+		wg.Go(func() {
+			for started.Store(true); ; {
+				r.mu.Lock()
+				taken, due := !k.free, k.due.Load()
+				r.mu.Unlock()
+				if taken {
+					if due != int64(i) {
+						t.Errorf("it is due at %d, not %d", due, i)
+					}
+					return
+				}
+			}
+		})
+		for !started.Load() {
+			runtime.Gosched()
+		}
+		r.arrive(i, i)
+		wg.Wait()
+		if t.Failed() {
+			return
+		}
+	}
+}
+
 // fixed answers every request of the given size with the same bytes, and allocates
 // nothing.
 func fixed(t testing.TB, size int, answer string) string {
@@ -327,6 +372,14 @@ func TestRequestsAllocateNothing(t *testing.T) {
 		if per := float64(after.Mallocs-before.Mallocs) / float64(r.Requests); per > 0.3 || r.Requests < 1000 || r.Errors() != 0 {
 			t.Errorf("%s: %.2f allocations per request of %d, %v", name, per, r.Requests, r.Failed)
 		}
+	}
+}
+
+// A generator without a core to spare is slow to notice answers, in an open loop too.
+func TestAGeneratorThatIsShortOfCoresSaysSo(t *testing.T) {
+	r := bench.Result{Offered: 100, Requests: 1, Latency: stats.Fine(), Client: bench.Client{Share: 0.96}}
+	if p := r.Blame(bench.DefaultLimits); len(p) != 1 || !strings.Contains(p[0], "96% of its cores") {
+		t.Errorf("%q", p)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 type meter struct {
 	run            *run
 	server, client time.Duration // CPU time in the measured part
+	lost           bool          // the server's is not known: some of its processes ended
 	rss            int64         // of the server, at its end
 	over           chan struct{}
 	done           chan struct{}
@@ -40,11 +41,14 @@ func (m *meter) watch() {
 	defer begin.Stop()
 	defer end.Stop()
 	me := []int{os.Getpid()}
-	var server, client time.Duration // at the beginning
+	var server proc.Usage // at the beginning
+	var client time.Duration
 	measuring := false
 	take := func() {
 		if measuring {
-			m.server, m.client, m.rss = proc.CPU(m.run.work.PIDs)-server, proc.CPU(me)-client, proc.RSS(m.run.work.PIDs)
+			now := proc.Use(m.run.work.PIDs)
+			m.client, m.rss = proc.CPU(me)-client, proc.RSS(now.PIDs())
+			m.server, m.lost = now.Since(server)
 		}
 	}
 	for n := 0; ; {
@@ -53,7 +57,7 @@ func (m *meter) watch() {
 			take()
 			return
 		case <-begin.C:
-			server, client, measuring = proc.CPU(m.run.work.PIDs), proc.CPU(me), true
+			server, client, measuring = proc.Use(m.run.work.PIDs), proc.CPU(me), true
 		case <-end.C:
 			take()
 			measuring = false

@@ -83,9 +83,9 @@ func (r *run) arrive(at, now time.Duration) {
 		k := q.idle[n-1]
 		q.idle = q.idle[:n-1]
 		k.free = false
-		conn := k.conn
+		conn, item := k.conn, k.mark(at, now) // under mu: the connection may end by itself, and its receiver then tells what of
 		r.mu.Unlock()
-		k.send(conn, at, now)
+		send(conn, item)
 		return
 	}
 	if measured {
@@ -149,7 +149,7 @@ func (k *caller) take() bool {
 	if ok || r.queue.ended || r.ctx.Err() != nil {
 		r.mu.Unlock()
 		if ok && r.ctx.Err() == nil {
-			k.send(k.conn, at, now)
+			send(k.conn, k.mark(at, now))
 			return true
 		}
 		return false

@@ -195,7 +195,7 @@ func (r *run) result(m *meter) *bench.Result {
 	}
 	answers := float64(max(s.answers, 1))
 	res.ServerCPU = float64(m.server.Microseconds()) / answers
-	res.ServerRSS = m.rss
+	res.ServerRSS, res.ServerLost = m.rss, m.lost
 	res.Client.CPU = float64(m.client.Microseconds()) / answers
 	res.Client.Share = m.client.Seconds() / r.plan.Duration.Seconds() / float64(runtime.GOMAXPROCS(0))
 	if q := r.queue; q != nil {

@@ -3,6 +3,7 @@ package proc
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -28,9 +29,7 @@ const Tick = 10 * time.Millisecond
 func CPU(pids []int) (sum time.Duration) {
 	for _, pid := range pids {
 		if f := stat(pid); len(f) > 12 {
-			user, _ := strconv.Atoi(f[11])
-			system, _ := strconv.Atoi(f[12])
-			sum += time.Duration(user+system) * Tick
+			sum += ticks(f[11:13])
 		}
 	}
 	return sum
@@ -51,8 +50,56 @@ func RSS(pids []int) (sum int64) {
 // Exists tells whether there is such a process.
 func Exists(pid int) bool { return stat(pid) != nil }
 
-// Tree is pid and all that it, and its children, started.
-func Tree(pid int) []int {
+// Usage is what processes, and all that they started, have used at some moment.
+type Usage struct{ own, waited map[int]time.Duration } // by process; waited for is what ended
+
+// Use is that of now.
+func Use(roots []int) Usage {
+	u := Usage{map[int]time.Duration{}, map[int]time.Duration{}}
+	if len(roots) == 0 {
+		return u
+	}
+	for _, pid := range Tree(roots...) {
+		f := stat(pid)
+		if len(f) > 14 {
+			u.own[pid], u.waited[pid] = ticks(f[11:13]), ticks(f[13:15])
+		}
+	}
+	return u
+}
+
+func ticks(fields []string) (sum time.Duration) {
+	for _, f := range fields {
+		n, _ := strconv.Atoi(f)
+		sum += time.Duration(n) * Tick
+	}
+	return sum
+}
+
+// PIDs are the processes.
+func (u Usage) PIDs() []int { return slices.Collect(maps.Keys(u.own)) }
+
+// Since is the CPU time used since before. What began meanwhile counts, and so does
+// what ended: who waits for a process inherits its times. Lost says that some of the
+// processes ended and nobody of the others waited for them, so that it is not known.
+func (u Usage) Since(before Usage) (cpu time.Duration, lost bool) {
+	var gone, inherited time.Duration
+	for pid, own := range before.own {
+		cpu -= own + before.waited[pid]
+		if waited, stays := u.waited[pid]; stays {
+			inherited += waited - before.waited[pid] + 2*Tick // user's and system's are cut to ticks
+		} else {
+			gone += own + before.waited[pid]
+		}
+	}
+	for pid, own := range u.own {
+		cpu += own + u.waited[pid]
+	}
+	return max(cpu, 0), gone > inherited
+}
+
+// Tree is the roots and all that they, and their children, started, each once.
+func Tree(roots ...int) []int {
 	parents := map[int]int{}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
@@ -61,7 +108,7 @@ func Tree(pid int) []int {
 			parents[child], _ = strconv.Atoi(f[1])
 		}
 	}
-	list := []int{pid}
+	list := slices.Compact(slices.Sorted(slices.Values(roots)))
 	for i := 0; i < len(list); i++ {
 		for child, parent := range parents {
 			if parent == list[i] && !slices.Contains(list, child) {

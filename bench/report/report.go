@@ -31,12 +31,12 @@ type Report struct {
 	Targets []*Target `json:"targets"`
 	// Problems are why the figures do not count, by target.
 	Problems []string `json:"problems"`
+	Notes    []string `json:"notes,omitempty"` // what else is to be said
 }
 
 // Target is one that was asked, and what its rounds found.
 type Target struct {
 	Name    string          `json:"name"`
-	Max     float64         `json:"max_rate_per_s,omitempty"` // the highest rate that kept to the limit
 	Results []*bench.Result `json:"rounds"`
 }
 
@@ -108,6 +108,7 @@ var Measures = []Measure{
 	{"client % of cores", func(r *bench.Result) float64 { return some(100 * r.Client.Share) }},
 	{"sent late %", func(r *bench.Result) float64 { return open(r, r.Client.Late) }},
 	{"held %", func(r *bench.Result) float64 { return open(r, float64(r.Held)/float64(max(r.Requests, 1))) }},
+	{"most requests/s", func(r *bench.Result) float64 { return some(r.Most()) }},
 }
 
 func (t *Target) values(m Measure) []float64 {
@@ -279,6 +280,17 @@ func (r *Report) versions() [][]string {
 	return rows
 }
 
+func (r *Report) row(m Measure) []string {
+	row := []string{m.Name}
+	for _, t := range r.Targets {
+		row = append(row, mean(t, m))
+	}
+	for _, t := range r.Targets[1:] {
+		row = append(row, ratio(t.Ratio(m, r.Targets[0])))
+	}
+	return row
+}
+
 func mean(t *Target, m Measure) string {
 	i := t.Mean(m)
 	if math.IsNaN(i.Mid) {
@@ -296,21 +308,17 @@ func ratio(i stats.Interval) string {
 
 const none = "–" // where there is no figure
 
-// timed adds where the time went, where servers say it, and the highest rates.
+// timed adds where the time went, where servers say it.
 func (r *Report) timed(rows [][]string) [][]string {
-	queue, device, best := []string{"queue p50, p99 ms"}, []string{"device p50, p99 ms"}, []string{"most requests/s"}
-	said, found := false, false
+	queue, device := []string{"queue p50, p99 ms"}, []string{"device p50, p99 ms"}
+	said := false
 	for _, t := range r.Targets {
 		s := t.series()
-		said, found = said || s.Queue.Count() > 0, found || t.Max > 0
+		said = said || s.Queue.Count() > 0
 		queue, device = append(queue, pair(s.Queue)), append(device, pair(s.Device))
-		best = append(best, number(some(t.Max)))
 	}
 	if said {
 		rows = append(rows, queue, device)
-	}
-	if found {
-		rows = append(rows, best)
 	}
 	return rows
 }
@@ -334,10 +342,13 @@ func (r *Report) Text(w io.Writer) error {
 	for _, text := range r.said() {
 		fmt.Fprintf(&b, "\n%s\n", text)
 	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "\n- %s", n)
+	}
 	for _, p := range r.Problems {
 		fmt.Fprintf(&b, "\n! %s", p)
 	}
-	if len(r.Problems) > 0 {
+	if len(r.Notes)+len(r.Problems) > 0 {
 		b.WriteByte('\n')
 	}
 	_, err := io.WriteString(w, b.String())
@@ -375,15 +386,15 @@ func (r *Report) CSV(w io.Writer) error {
 	for _, m := range Measures {
 		head = append(head, m.Name)
 	}
-	_ = c.Write(append(head, "queue p50 ms", "queue p99 ms", "device p50 ms", "device p99 ms", "failures", "most requests/s")) // Error below tells
+	_ = c.Write(append(head, "queue p50 ms", "queue p99 ms", "device p50 ms", "device p99 ms", "failures")) // Error below tells
 	for _, t := range r.Targets {
 		for _, res := range t.Results {
-			_ = c.Write(append(record(t.Name, "", res), res.Failures(), exact(some(t.Max))))
+			_ = c.Write(append(record(t.Name, "", res), res.Failures()))
 			if len(res.Versions) < 2 {
 				continue
 			}
 			for _, name := range slices.Sorted(maps.Keys(res.Versions)) {
-				_ = c.Write(append(record(t.Name, cmp.Or(name, "(not told)"), alone(res, name)), "", ""))
+				_ = c.Write(append(record(t.Name, cmp.Or(name, "(not told)"), alone(res, name)), ""))
 			}
 		}
 	}

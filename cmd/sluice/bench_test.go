@@ -52,13 +52,21 @@ func doubler(t *testing.T) *httptest.Server {
 }
 
 func runBench(args ...string) (string, error) {
+	return runBenchUntil(context.Background(), args...)
+}
+
+func runBenchUntil(ctx context.Context, args ...string) (string, error) {
+	usual := []string{"--duration", "200ms", "--connections", "2"}
+	if !slices.Contains(args, "--trace") {
+		usual = append(usual, "--warm-up", "50ms")
+	}
 	c := benchCommand()
 	c.SilenceErrors, c.SilenceUsage = true, true
 	var out bytes.Buffer
 	c.SetOut(&out)
 	c.SetErr(&out)
-	c.SetArgs(append(args, "--duration", "200ms", "--warm-up", "50ms", "--connections", "2"))
-	err := c.ExecuteContext(context.Background())
+	c.SetArgs(append(usual, args...))
+	err := c.ExecuteContext(ctx)
 	return out.String(), err
 }
 
@@ -106,7 +114,7 @@ func TestBenchFailsWhereFiguresDoNotCount(t *testing.T) {
 	f("answer.data[0] is 6, want 7", url, "--key", "sesame", "--data", ask, "--expect", write(t, `{"data":[7,8]}`))
 	f("no right answer", url, "--key", "wrong", "--data", ask, "--rate", "500", "--arrivals", "constant", "--max-errors", "0.5")
 	f("must be poisson", url, "--key", "sesame", "--rate", "1,2")
-	f("one for each", url, "--key", "sesame", "--expect", ask)
+	f("one for each", url, "--key", "sesame", "--expect", ask, "--expect", ask, "--data", ask)
 	f("[NAME=]URL", "ftp://x")
 	f("process that runs", url, "--key", "sesame", "--pid", "0")
 	f("--protocol x", url, "--protocol", "x")
@@ -167,9 +175,22 @@ func TestBenchRepeatsATrace(t *testing.T) {
 }
 
 func TestSecretsAreNotReported(t *testing.T) {
-	got := command([]string{"bench", "http://x", "--key", "sesame", "--header=X-Key: sesame", "--key-file", "f", "--header", "sesame"})
+	got := command([]string{"bench", "http://x", "a=https://x/score?code=sesame", "--key", "sesame", "--header=X-Key: sesame", "--key-file", "f", "--header", "sesame"})
 	if strings.Contains(got, "sesame") || !strings.Contains(got, "--key-file f") {
 		t.Error(got)
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/models/m/infer" || r.URL.RawQuery != "code=sesame" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer s.Close()
+	out, err := runBench(s.URL+"/v2/models/m?code=sesame", "--data", write(t, "{}"), "--expect", write(t, "7"), "--max-errors", "1", "-o", "json")
+	if err == nil || !strings.Contains(err.Error(), "wrong answers") || strings.Contains(out+err.Error(), "sesame") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := runBench("http://u:sesame@x/m"); err == nil || strings.Contains(err.Error(), "sesame") {
+		t.Error(err)
 	}
 }
 
@@ -186,9 +207,9 @@ func TestTargets(t *testing.T) {
 		"http://h/v2/models/m":      {"http://h/v2/models/m", "h:80", "oip"},
 		"a=https://h:1/x/score?k=v": {"a", "h:1", "aml"},
 		"grpc://h/m":                {"grpc://h/m", "h:8001", "grpc"},
-		"http://h/x?a=b":            {"http://h/x?a=b", "h:80", "http"},
+		"http://h/x?a=b":            {"http://h/x?…", "h:80", "http"},
 	} {
-		target, err := parseTarget(arg)
+		target, err := parseTarget(arg, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

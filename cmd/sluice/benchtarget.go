@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -11,13 +12,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"sluice.dev/bench"
 	"sluice.dev/bench/ask"
 	"sluice.dev/bench/client"
 	"sluice.dev/bench/load"
 	"sluice.dev/bench/proc"
+	"sluice.dev/cmd/internal/certs"
 )
 
 // benchTarget is a server that is asked.
@@ -26,17 +27,11 @@ type benchTarget struct {
 	url     *url.URL
 	address string // host and port
 	tls     *tls.Config
-	headers []string
+	host    string   // the header
+	headers []string // without it
 	dial    bench.Dial
 	items   []bench.Item
-	pid     int // 0: not given
-}
-
-func (t *benchTarget) processes() []int {
-	if t.pid == 0 {
-		return nil
-	}
-	return proc.Tree(t.pid)
+	pids    []int // that --pid gives it
 }
 
 // targets reads the arguments, and makes what the targets are asked.
@@ -45,12 +40,18 @@ func (o *benchOptions) targets(ctx context.Context, args []string) (list []*benc
 	if err != nil {
 		return nil, err
 	}
+	authority, err := certs.Load(certs.Files{Authority: o.authority})
+	if err != nil {
+		return nil, fmt.Errorf("--tls-ca: %w", err)
+	}
 	for _, arg := range args {
-		t, err := parseTarget(arg)
+		t, err := parseTarget(arg, headers, authority)
 		if err != nil {
 			return nil, err
 		}
-		t.headers = headers
+		if o.authority != "" && t.tls == nil {
+			return nil, fmt.Errorf("--tls-ca has no effect on %s: give a URL with https or grpcs", t.name)
+		}
 		if err := o.prepare(ctx, t); err != nil {
 			return nil, fmt.Errorf("%s: %w", t.name, err)
 		}
@@ -60,42 +61,61 @@ func (o *benchOptions) targets(ctx context.Context, args []string) (list []*benc
 }
 
 // parseTarget reads NAME=URL, or URL.
-func parseTarget(arg string) (*benchTarget, error) {
+func parseTarget(arg string, headers []string, authority *certs.Certs) (*benchTarget, error) {
 	name, rest, named := strings.Cut(arg, "=")
 	if !named || strings.Contains(name, "/") {
-		name, rest = arg, arg
+		name, rest = shown(arg), arg
 	}
 	u, err := url.Parse(rest)
 	if err != nil {
 		return nil, fmt.Errorf("target %s: %w", arg, err)
 	}
-	t := &benchTarget{name: name, url: u, address: u.Host}
+	t := &benchTarget{name: name, url: u, address: u.Host, host: u.Host}
 	ports := map[string]string{"http": "80", "https": "443", "grpc": "8001", "grpcs": "443"}
 	port, ok := ports[u.Scheme]
 	if !ok || u.Host == "" {
 		return nil, fmt.Errorf("target %s: must be [NAME=]URL with http, https, grpc or grpcs", arg)
 	}
+	if u.User != nil {
+		return nil, fmt.Errorf("target %s: a user before the host has no effect; give --key-file or --header", u.Redacted())
+	}
 	if u.Port() == "" {
 		t.address = net.JoinHostPort(u.Hostname(), port)
 	}
 	if strings.HasSuffix(u.Scheme, "s") {
-		t.tls = &tls.Config{ServerName: u.Hostname()}
+		t.tls = authority.Client(u.Hostname())
+	}
+	for _, h := range headers {
+		if headerName(h) == "host" {
+			t.host = strings.TrimSpace(h[len("host:"):])
+		} else {
+			t.headers = append(t.headers, h)
+		}
 	}
 	return t, nil
 }
 
-// headers are those of every request.
-func (o *benchOptions) headers() ([]string, error) {
-	list, key := append([]string(nil), o.header...), o.key
-	for _, h := range list {
-		if name, _, ok := strings.Cut(h, ":"); !ok || strings.ContainsAny(h, "\r\n") || strings.TrimSpace(name) == "" {
-			return nil, fmt.Errorf("--header %q: must be 'Name: value'", h)
-		}
+// headerName is the name of 'Name: value' in lower case, empty where it is no header.
+func headerName(h string) string {
+	name, _, ok := strings.Cut(h, ":")
+	if !ok || strings.ContainsAny(h, "\r\n") || strings.ContainsAny(name, " \t") {
+		return ""
 	}
-	for _, file := range []string{o.keyFile, o.tokenFile} {
-		if file == "" {
-			continue
-		}
+	return strings.ToLower(name)
+}
+
+// with is the headers, and before them one that they need not have.
+func with(h string, headers []string) []string {
+	if slices.ContainsFunc(headers, func(has string) bool { return headerName(has) == headerName(h) }) {
+		return headers
+	}
+	return append([]string{h}, headers...)
+}
+
+// headers are those of every request: the user's, and the key.
+func (o *benchOptions) headers() ([]string, error) {
+	key := o.key
+	if file := cmp.Or(o.keyFile, o.tokenFile); file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
@@ -105,10 +125,20 @@ func (o *benchOptions) headers() ([]string, error) {
 	if strings.ContainsAny(key, "\r\n") {
 		return nil, fmt.Errorf("the key has more than one line")
 	}
-	if key != "" {
-		list = append(list, ask.Bearer(key))
+	for _, h := range o.header {
+		switch name := headerName(h); {
+		case name == "":
+			return nil, fmt.Errorf("--header %q: must be 'Name: value'", h)
+		case name == "content-length" || name == "transfer-encoding":
+			return nil, fmt.Errorf("--header %q: each request has its own", h)
+		case name == "authorization" && key != "":
+			return nil, fmt.Errorf("--header %s and a key do not go together: give one of them", name)
+		}
 	}
-	return list, nil
+	if key == "" {
+		return o.header, nil
+	}
+	return append(slices.Clone(o.header), ask.Bearer(key)), nil
 }
 
 // pids gives targets the processes that --pid names.
@@ -125,7 +155,7 @@ func (o *benchOptions) pids(list []*benchTarget) error {
 		found := false
 		for _, t := range list {
 			if t.name == name {
-				t.pid, found = pid, true
+				t.pids, found = append(t.pids, pid), true
 			}
 		}
 		if !found {
@@ -153,11 +183,9 @@ func (o *benchOptions) protocolOf(t *benchTarget) string {
 // prepare makes a target's connections and items, and asks each item once: what is
 // wrong then would be wrong all along.
 func (o *benchOptions) prepare(ctx context.Context, t *benchTarget) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
 	p := o.protocolOf(t)
 	if o.timing && p != "http" && p != "grpc-stream" {
-		t.headers = append(slices.Clip(t.headers), "x-sluice-timing: 1")
+		t.headers = with("x-sluice-timing: 1", t.headers)
 	}
 	switch p {
 	case "oip", "binary", "aml", "http":
@@ -181,51 +209,58 @@ func (o *benchOptions) prepare(ctx context.Context, t *benchTarget) (err error) 
 				t.items[i].Check = ask.LikeMessage(want)
 			}
 		}
-		if _, err := load.Right(ctx, t.dial, &t.items[i]); err != nil && o.limits.Errors == 0 {
+		if _, err := o.right(ctx, t, &t.items[i]); err != nil && o.limits.Errors == 0 {
 			return fmt.Errorf("the first answer: %w", err)
 		}
 	}
 	return nil
 }
 
+// right asks for one right answer.
+func (o *benchOptions) right(ctx context.Context, t *benchTarget, item *bench.Item) (*bench.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.plan.Timeout)
+	defer cancel()
+	return load.Right(ctx, t.dial, item)
+}
+
 // httpItems are the files of --data, or one that is made up.
 func (o *benchOptions) httpItems(ctx context.Context, t *benchTarget, protocol string) (list []bench.Item, err error) {
 	to := t.url.RequestURI()
 	if (protocol == "oip" || protocol == "binary") && !strings.HasSuffix(t.url.Path, "/infer") {
-		to = strings.TrimSuffix(to, "/") + "/infer"
+		to = t.url.JoinPath("infer").RequestURI()
 	}
-	headers := append([]string{"Content-Type: application/json"}, t.headers...)
+	post := func(name string, head int, body []byte) bench.Item {
+		first := "Content-Type: application/json"
+		if protocol == "binary" {
+			first = ask.HeadLength(head)
+		}
+		return bench.Item{Name: name, Wire: ask.Post(t.host, to, with(first, t.headers), body)}
+	}
 	for _, file := range o.data {
 		body, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
-		more := headers
-		if protocol == "binary" {
-			more = append([]string{ask.HeadLength(jsonLength(body))}, t.headers...)
-		}
-		list = append(list, bench.Item{Name: path.Base(file), Wire: ask.Post(t.url.Host, to, more, body)})
+		list = append(list, post(path.Base(file), jsonLength(body), body))
 	}
 	if len(list) > 0 {
 		return list, nil
 	}
 	if protocol == "http" {
-		return []bench.Item{{Name: "GET " + to, Wire: ask.Get(t.url.Host, to, t.headers)}}, nil
+		return []bench.Item{{Name: "GET " + t.url.Path, Wire: ask.Get(t.host, to, t.headers)}}, nil
 	}
-	in, err := t.metadata(ctx)
+	in, err := o.metadata(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	body := in.JSON()
+	head, body := 0, in.JSON()
 	switch protocol {
 	case "binary":
-		var head int
 		head, body = in.Binary()
-		headers = append([]string{ask.HeadLength(head)}, t.headers...)
 	case "aml":
 		body = in.AML()
 	}
-	return []bench.Item{{Name: "made-up input", Wire: ask.Post(t.url.Host, to, headers, body)}}, nil
+	return []bench.Item{post("made-up input", head, body)}, nil
 }
 
 // jsonLength is how many bytes of a body of raw tensors are its JSON: to the brace
@@ -250,7 +285,7 @@ func jsonLength(body []byte) int {
 }
 
 // metadata asks what a model's inputs are.
-func (t *benchTarget) metadata(ctx context.Context) (*ask.Inputs, error) {
+func (o *benchOptions) metadata(ctx context.Context, t *benchTarget) (*ask.Inputs, error) {
 	model := ask.Model(t.url.Path)
 	if model == "" {
 		return nil, fmt.Errorf("the URL names no model; give a request with --data")
@@ -259,7 +294,7 @@ func (t *benchTarget) metadata(ctx context.Context) (*ask.Inputs, error) {
 	if strings.HasPrefix(t.url.Path, at) {
 		at = strings.TrimSuffix(strings.TrimSuffix(t.url.Path, "/"), "/infer")
 	}
-	a, err := load.Right(ctx, t.dial, &bench.Item{Name: "GET " + at, Wire: ask.Get(t.url.Host, at, t.headers)})
+	a, err := o.right(ctx, t, &bench.Item{Name: "GET " + at, Wire: ask.Get(t.host, at, t.headers)})
 	if err != nil {
 		return nil, fmt.Errorf("ask for the model's metadata: %w; or give a request with --data", err)
 	}
@@ -278,6 +313,9 @@ func (o *benchOptions) grpcItems(ctx context.Context, t *benchTarget, stream boo
 		name, value, _ := strings.Cut(h, ":")
 		g.Header[strings.ToLower(strings.TrimSpace(name))] = strings.TrimSpace(value)
 	}
+	if t.host != t.url.Host {
+		return nil, fmt.Errorf("--header Host has no effect with gRPC")
+	}
 	t.dial = g.Dial
 	for _, file := range o.data {
 		m, err := os.ReadFile(file)
@@ -292,6 +330,8 @@ func (o *benchOptions) grpcItems(ctx context.Context, t *benchTarget, stream boo
 	if parts[0] == "" {
 		return nil, fmt.Errorf("the URL names no model: grpc://HOST:PORT/MODEL")
 	}
+	ctx, cancel := context.WithTimeout(ctx, o.plan.Timeout)
+	defer cancel()
 	m, err := g.Metadata(ctx, parts[0], version)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the model's metadata: %w; or give a message with --data", err)

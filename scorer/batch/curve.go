@@ -112,9 +112,15 @@ func (c *Curve) High(rows int) time.Duration {
 // Best is the smallest size with about the most rows per second, 1 where nothing is known.
 func (c *Curve) Best() int { return max(c.best, 1) }
 
-// good reports whether a run of rows has about the most rows per second.
-func (c *Curve) good(rows int) bool {
-	return float64(rows) >= tolerance*c.most*(c.at(float64(rows))+handling)
+// quickest is the size of at most rows, or rows itself, with the most rows per second.
+func (c *Curve) quickest(rows int) int {
+	best, most := rows, float64(rows)/(c.at(float64(rows))+handling)
+	for i := cellOf(rows); i >= 0; i-- {
+		if speed := float64(sizeOf(i)) / (c.pace*c.est[i] + handling); speed > most {
+			best, most = sizeOf(i), speed
+		}
+	}
+	return best
 }
 
 // reach is the most rows of a run: what is far beyond all that ran is not tried.

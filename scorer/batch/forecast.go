@@ -7,16 +7,16 @@ import (
 )
 
 // forecast tells what a choice of size costs: the time that all rows that wait,
-// and come while they do, spend until they are done. After the run in question
-// the next slot to get free takes up to the best size, and what is left then
-// shrinks as if it flowed, by what the slots do more than what arrives, and waits
-// for a run of the best size at its end. So a short
-// queue is split where that answers the first ones sooner, and under load, where
-// the queue shrinks slowly, what counts is rows per second.
+// and come while they do, spend until they are done. Beside the run in question
+// the slots that are idle share what is left, up to the best size each; where none is, the
+// next one to get free takes that. What is left then shrinks as if it flowed, by what the
+// slots do more than what arrives, and waits for a run of its own, of the best size at
+// most. So a short queue is split where that answers the first ones sooner, and under
+// load, where the queue shrinks slowly, what counts is rows per second.
 type forecast struct {
 	curve *Curve
 	slots float64 // that take from the queue
-	idle  bool    // another slot is free now
+	idle  float64 // other slots that are free now
 	rows  float64 // that wait, of all shapes
 	rate  float64 // rows per nanosecond that arrive
 	best  float64 // rows
@@ -29,7 +29,7 @@ type forecast struct {
 const spare = 0.02
 
 func (f *Former) forecast(s *shape, now scorer.Instant, idle int) forecast {
-	c := forecast{curve: &s.curve, best: float64(min(s.curve.Best(), f.limit)), slots: float64(f.slots), idle: idle > 0, rows: float64(f.rows)}
+	c := forecast{curve: &s.curve, best: float64(min(s.curve.Best(), f.limit)), slots: float64(f.slots), idle: float64(idle), rows: float64(f.rows)}
 	c.took = c.time(c.best)
 	capacity := c.slots * c.best / c.took
 	c.rate = math.Min(f.arrivals.rate(now), (1-spare)*capacity)
@@ -44,26 +44,39 @@ func (c *forecast) time(rows float64) float64 { return c.curve.at(math.Max(rows,
 // row per second counts.
 func (c *forecast) busy() bool { return c.drain < c.rate/20 }
 
+// load is 0 where nothing arrives, and 1 from half of what the slots can do on.
+func (c *forecast) load() float64 { return math.Min(c.rate/c.drain, 1) }
+
+// clearly is what another size than the usual may cost of that one's, to be taken: what
+// is known of costs is not exact, and under load more runs than needed are dear.
+func (c *forecast) clearly() float64 { return 1 - 0.07*c.load() }
+
 // cost is that of a run of rows that takes so many nanoseconds, in
 // row-nanoseconds.
 func (c *forecast) cost(rows int, took float64) float64 {
 	took += handling
-	n := float64(rows)
-	free := took / c.slots // until a slot is free again
-	if c.idle {
-		free = 0
-	}
-	others := math.Max(c.rows-n, 0)
-	left := others + c.rate*free
-	next := math.Min(left, c.best)
-	cost := n*took + others*free
-	if next > 0 {
+	left := math.Max(c.rows-float64(rows), 0)
+	cost := float64(rows) * took
+	var next, come float64 // rows that run next, and rows per nanosecond that come meanwhile
+	if c.idle > 0 {
+		next = math.Min(left, c.idle*c.best)
+		took = c.time(next / c.idle)
+	} else {
+		come = c.rate / c.slots
+		cost += left * took / c.slots
+		left += come * took
+		next = math.Min(left, c.best)
 		took = c.time(next)
+	}
+	if next > 0 {
 		cost += next*took + (left-next)*took/c.slots
-		left += c.rate * took / c.slots
+		left += come * took
 	}
 	rest := left - next
-	return cost + rest*rest/(2*c.drain) + rest*c.took
+	// The flow ends half of a run's time too late, unless there is no end of it.
+	run := math.Min(rest, c.best)
+	last := c.time(run) - (1-c.load())*c.took*run/(2*c.best)
+	return cost + rest*rest/(2*c.drain) + rest*last
 }
 
 // prospect tells what it gains to wait with a run of all rows of one shape.

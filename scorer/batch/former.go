@@ -42,10 +42,6 @@ type Former struct {
 // deadline may run; it is also by how much longer a lower priority waits.
 const horizon = time.Second
 
-// clearly is what another size than the usual may cost of that one's, to be taken: what
-// is known of costs is not exact, and more runs than needed are dear where it errs.
-const clearly = 0.93
-
 // Plan is what Form decided. Its memory is used again.
 type Plan struct {
 	Run  []Segment      // runs now, together
@@ -267,16 +263,16 @@ func (f *Former) size(s *shape, now scorer.Instant, idle int, p *Plan) int {
 	}
 	c := f.forecast(s, now, idle)
 	size := min(most, s.curve.Best())
-	if size == most && c.rate > c.drain {
+	if size == most && idle == 0 && c.rate > c.drain {
 		return most // of half of what the slots can do nothing is gained by two runs for one
 	}
 	switch {
-	case c.busy() && s.curve.good(most):
-		size = most // what is left would run in a small batch
+	case c.busy():
+		size = s.curve.quickest(most)
 	case s.curve.try <= most:
 		size = s.curve.try
 	}
-	least := clearly * c.cost(size, s.curve.hoped(size))
+	least := c.clearly() * c.cost(size, s.curve.hoped(size))
 	for i := min(cellOf(most)+1, cells-1); i >= 0; i-- {
 		n := min(sizeOf(i), most)
 		if cost := c.cost(n, s.curve.hoped(n)); cost < least {

@@ -91,6 +91,39 @@ func TestCallersRunTogether(t *testing.T) {
 	}
 }
 
+// Callers who come back together use all slots.
+func TestCallersUseAllSlots(t *testing.T) {
+	for _, m := range models {
+		for _, slots := range []int{2, 4} {
+			d := Device{Slots: slots, Time: m.time, Noise: 0.05, Limit: 64, Learn: true}
+			var cases []Case
+			for _, callers := range []int{2, 3, 4, 6, 8, 16, 64} {
+				cases = append(cases, Case{Name: fmt.Sprintf("%d callers", callers), Load: Load{Callers: callers, Requests: 10_000, Skip: 1000}})
+			}
+			for k, c := 0, Compare(m.name, d, Contenders(0), cases); k < len(cases); k++ {
+				best := c.Cells[1][k].Mean
+				for _, other := range c.Cells[2:] {
+					best = min(best, other[k].Mean)
+				}
+				if own := c.Cells[0][k].Mean; float64(own) > 1.08*float64(best) {
+					t.Errorf("%s, %d slots, %s: mean %v; another rule has %v", m.name, slots, cases[k].Name, own, best)
+				}
+			}
+		}
+	}
+}
+
+// Near its capacity a device runs what is done soonest, not what is nearly as good.
+func TestNearCapacityEveryRowPerSecondCounts(t *testing.T) {
+	d := Device{Slots: 2, Time: models[2].time, Noise: 0.05, Limit: 64, Learn: true}
+	c := Compare(models[2].name, d, Contenders(0), ByChance(d, []float64{0.9}, 200_000))
+	for i, other := range c.Cells[1:] {
+		if own := c.Cells[0][0]; float64(own.P99) > 1.05*float64(other[0].P99) {
+			t.Errorf("p99 %v; %s has %v", own.P99, Contenders(0)[i+1].Name, other[0].P99)
+		}
+	}
+}
+
 func TestAPlanHasEnoughReplicasAndNotMore(t *testing.T) {
 	d := Device{Slots: 1, Time: rates(1000, 1900), Noise: 0.05, Limit: 2, Learn: true}
 	k, tried := Plan(d, 8000, 5*time.Millisecond, 100)

@@ -21,9 +21,12 @@ type arrivals struct {
 	before float64 // rows
 	lasted float64 // nanoseconds
 
-	gaps   intervals // since the last request, or until a run ends
+	// Since the last request, or until a run ends: where all who were answered last have
+	// asked again, and where some have not.
+	gaps   [2]intervals
 	echoes intervals // since the last run's end, of the first request after it
-	total  int       // of both
+	total  int       // of all of them
+	owed   int       // of those whom the last run answered, how many have not asked again, if each asks again
 	alone  int       // requests in a row that each came after the run of the one before it
 }
 
@@ -44,21 +47,19 @@ const (
 
 // note counts a request of rows that came at now; limit is the most rows of a run.
 func (a *arrivals) note(now scorer.Instant, rows, limit int) {
-	if a.last == 0 {
+	switch {
+	case a.last == 0:
 		a.last, a.since = now, now
-	}
-	if a.ended > a.last {
+	case a.ended > a.last:
 		a.echoes.met[binOf(float64(now.Sub(a.ended)))]++
-		a.gaps.cut[binOf(float64(a.ended.Sub(a.last)))]++
-		a.total += 2
 		a.alone++
-	} else {
+	default:
 		a.alone = 0
-		a.total++
-		a.gaps.met[binOf(float64(now.Sub(a.last)))]++
+		a.gap().met[binOf(float64(now.Sub(a.last)))]++
 	}
-	if a.total >= maxGaps {
-		a.total = a.gaps.halve() + a.echoes.halve()
+	a.owed = max(a.owed-1, 0)
+	if a.total++; a.total >= maxGaps {
+		a.total = a.gaps[0].halve() + a.gaps[1].halve() + a.echoes.halve()
 	}
 	idle := a.pause(now)
 	if elapsed := now.Sub(a.since); a.count >= float64(max(window, runs*limit)) || elapsed >= maxWindow {
@@ -68,6 +69,9 @@ func (a *arrivals) note(now scorer.Instant, rows, limit int) {
 	a.last = now
 	a.count += float64(rows)
 }
+
+// gap is the kind of pause that the next request, or a run's end, ends.
+func (a *arrivals) gap() *intervals { return &a.gaps[min(a.owed, 1)] }
 
 // pause is how many nanoseconds of the pause that ends now are not counted: it says
 // that there was no load, not how much there is now. What passes while a run goes on
@@ -79,13 +83,15 @@ func (a *arrivals) pause(now scorer.Instant) float64 {
 	return pause - counted
 }
 
-// ran notes that a run ended at now.
-func (a *arrivals) ran(now scorer.Instant) {
+// ran notes that a run ended at now, which answered so many requests.
+func (a *arrivals) ran(now scorer.Instant, answered int) {
+	pauses, from := a.gap(), a.last
 	if a.ended > a.last {
-		a.echoes.cut[binOf(float64(now.Sub(a.ended)))]++
-		a.total++
+		pauses, from = &a.echoes, a.ended
 	}
-	a.ended = now
+	pauses.cut[binOf(float64(now.Sub(from)))]++
+	a.total++
+	a.ended, a.owed = now, answered
 }
 
 // lonely reports whether so many requests in a row met nobody that what there was
@@ -104,7 +110,7 @@ func (a *arrivals) rate(now scorer.Instant) float64 {
 // wait is how long to wait for further requests, 0 for not at all: until there is a
 // pause after which, of those that there were, the next request is not worth it. It
 // is the pause with the largest expected gain, and not longer than a run of what waits.
-// most is how many rows have room.
+// most is how many rows have room. Where some are owed, further ones are not expected.
 //
 // The times that are longer than the pause now tell how likely the next request is
 // within each time: after a pause that is longer than those within bursts, the
@@ -113,10 +119,13 @@ func (a *arrivals) wait(now scorer.Instant, p *prospect, most float64) time.Dura
 	if a.total < minGaps || a.lonely() {
 		return 0
 	}
-	gaps := a.gaps.chances()
+	gaps := a.gap().chances()
 	next, pause := gaps, float64(now.Sub(a.last))
 	if a.ended > a.last {
 		next, pause = a.echoes.chances(), float64(now.Sub(a.ended))
+	}
+	if a.owed > 0 {
+		most = math.Min(most, float64(a.owed+1))
 	}
 	alone := p.time(p.n)
 	until := pause + alone

@@ -26,7 +26,7 @@ func TestTheRateIsOfCyclesNotOfBursts(t *testing.T) {
 				}
 			}
 			now = now.Add(cycle)
-			f.arrivals.ran(now - 1)
+			f.arrivals.ran(now-1, limit)
 		}
 	}
 }
@@ -70,5 +70,28 @@ func TestSlowTrafficIsNotTakenForFaster(t *testing.T) {
 		if mean := time.Duration(sum / n); mean < gap*4/10 {
 			t.Errorf("a row every %v is taken for one every %v", gap, mean)
 		}
+	}
+}
+
+// Callers who come back one after the other are waited for until all are there.
+func TestWhoIsOwedIsWaitedFor(t *testing.T) {
+	f := NewFormer(sums(-1, 4), 64, nil)
+	f.Restore([]ShapeCosts{{Curve: curve("1:10,2:10,64:11")}})
+	var p Plan
+	now := scorer.Instant(1)
+	for round := range 60 {
+		for caller := range 4 {
+			now += ms
+			f.Add(&Job{Rows: 1, Deadline: 1e15}, now)
+			if round < 50 && caller < 3 {
+				continue // it is learnt that they come
+			}
+			f.Form(now, 0, round < 50, &p)
+			if waits := p.Wait != 0; waits != (caller < 3) {
+				t.Fatalf("round %d, caller %d: waits %v", round, caller, waits)
+			}
+		}
+		now += 10 * ms
+		f.Ran(&p, p.rows, 10*time.Millisecond, now)
 	}
 }

@@ -479,9 +479,9 @@ func (f *Former) shrink(n int, p *Plan) {
 // now.
 func (f *Former) Ran(p *Plan, rows int, took time.Duration, now scorer.Instant) {
 	p.shape.curve.Observe(rows, took)
-	f.arrivals.ran(now)
+	f.arrivals.ran(now, len(p.Run))
 	if !f.uniform {
-		p.shape.arrivals.ran(now)
+		p.shape.arrivals.ran(now, len(p.Run))
 	}
 }
 

@@ -18,7 +18,7 @@ func TestIntervalsAreNotTakenForShorterWhereRunsEndInBetween(t *testing.T) {
 	now, free := scorer.Instant(1), scorer.Instant(0)
 	for range 100_000 {
 		if next := now.Add(time.Duration(rng.ExpFloat64() * gap)); free > 0 && free < next {
-			a.ran(free)
+			a.ran(free, 0)
 			free, now = 0, next
 		} else {
 			now = next
@@ -27,7 +27,7 @@ func TestIntervalsAreNotTakenForShorterWhereRunsEndInBetween(t *testing.T) {
 			free = now.Add(run)
 		}
 	}
-	chances := a.gaps.chances()
+	chances := a.gap().chances()
 	for i := binOf(gap / 16); i <= binOf(gap/2)-1; i++ {
 		want := 1 - math.Exp(-endOf(i)/gap)
 		if got := 1 - shorter(&chances, i).longer; math.Abs(got-want) > 0.25*want {

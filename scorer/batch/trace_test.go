@@ -76,14 +76,20 @@ func TestWaitsAreCounted(t *testing.T) {
 			t.Fatalf("waits until %v with %d rows; want a wait: %v", p.Wait, p.rows, waits)
 		}
 	}
-	for range 8 { // pairs, whose second one comes within a millisecond
+	run := func() {
+		f.Form(now, 0, true, &p)
+		now += 10 * ms
+		f.Ran(&p, p.rows, 10*time.Millisecond, now)
+		now += 50 * ms
+	}
+	pair := func() { // whose second one comes within a millisecond
 		add()
 		now += ms
 		add()
-		f.Form(now, 0, true, &p)
-		now += 10 * ms
-		f.Ran(&p, 2, 10*time.Millisecond, now)
-		now += 50 * ms
+		run()
+	}
+	for range 8 {
+		pair()
 	}
 	counted := func(want uint64) {
 		t.Helper()
@@ -97,10 +103,12 @@ func TestWaitsAreCounted(t *testing.T) {
 	form(true)
 	counted(1)
 	f.Remove(j)
+	pair()
 	add()
 	form(true)
 	counted(2)
-	f.Form(now, 0, true, &p)
+	add()
+	run()
 	add()
 	form(true)
 	counted(3)

@@ -75,17 +75,23 @@ func connect(t testing.TB, network string) *pair {
 }
 
 func connectTo(t testing.TB, network string, h Handler) *pair {
-	p := &pair{remotes: make(chan []*Remote, 1000), address: "127.0.0.1:0"}
+	address := "127.0.0.1:0"
 	if network == "unix" {
-		p.address = filepath.Join(t.TempDir(), "lane")
+		address = filepath.Join(t.TempDir(), "lane")
 	}
-	p.server = NewServer(ServerConfig{}, h)
-	p.server.Announce(offers)
-	l, err := net.Listen(network, p.address)
+	l, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.address = l.Addr().String()
+	return serve(t, l, h)
+}
+
+// serve makes a pair of a server at l.
+func serve(t testing.TB, l net.Listener, h Handler) *pair {
+	network := l.Addr().Network()
+	p := &pair{remotes: make(chan []*Remote, 1000), address: l.Addr().String()}
+	p.server = NewServer(ServerConfig{}, h)
+	p.server.Announce(offers)
 	served := make(chan error, 1)
 	go func() { served <- p.server.Serve(l) }()
 	p.client = Dial(ClientConfig{Network: network, Address: p.address, OnOffers: func(r []*Remote) { p.remotes <- r }})
@@ -422,6 +428,53 @@ func TestWhoDoesNotSayHelloGetsNoShare(t *testing.T) {
 	p.server.Announce(offers)
 	if r := <-p.remotes; r[0].Offer().Window != 64 {
 		t.Errorf("beside a stranger the gateway has a window of %d; want 64", r[0].Offer().Window)
+	}
+}
+
+// scarce is a listener that cannot accept while there are failures.
+type scarce struct {
+	net.Listener
+	failures atomic.Int64
+	failed   chan struct{} // one each
+}
+
+func (l *scarce) Accept() (net.Conn, error) {
+	if l.failures.Add(-1) >= 0 {
+		l.failed <- struct{}{}
+		return nil, &net.OpError{Op: "accept", Net: "unix", Err: syscall.EMFILE}
+	}
+	return l.Listener.Accept()
+}
+
+func listenScarce(t *testing.T, failures int64) *scarce {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "lane"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scarce{Listener: l, failed: make(chan struct{}, failures)}
+	s.failures.Store(failures)
+	return s
+}
+
+func TestAConnectionThatCannotBeAcceptedEndsNothing(t *testing.T) {
+	l := listenScarce(t, 3)
+	p := serve(t, l, &echo{})
+	if s := newAsker().ask(p.remote(), scorer.OIP, []byte("x")); s != scorer.OK || len(l.failed) != 3 {
+		t.Errorf("after %d failures got %v", len(l.failed), s)
+	}
+}
+
+// Without an end to the pause it would try again for ever.
+func TestCloseEndsThePauseOfAServerThatCannotAccept(t *testing.T) {
+	l := listenScarce(t, 1<<20)
+	s, served := NewServer(ServerConfig{}, &echo{}), make(chan error)
+	go func() { served <- s.Serve(l) }()
+	for range 3 {
+		<-l.failed
+	}
+	_ = s.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
 

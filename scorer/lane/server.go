@@ -41,6 +41,7 @@ type Server struct {
 	config  ServerConfig
 	handler Handler
 	pending sync.WaitGroup // connections
+	over    chan struct{}  // closed when closed is set
 
 	mu        sync.Mutex
 	offers    []scorer.Offer
@@ -63,10 +64,17 @@ func NewServer(c ServerConfig, h Handler) *Server {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{config: c, handler: h, conns: map[*serverConn]bool{}}
+	return &Server{config: c, handler: h, over: make(chan struct{}), conns: map[*serverConn]bool{}}
 }
 
-// Serve serves l until Close.
+// The pause after a connection that could not be accepted doubles from the first to
+// the last: what the process lacks, such as a file descriptor, comes back.
+const (
+	firstAccept = 5 * time.Millisecond
+	lastAccept  = time.Second
+)
+
+// Serve serves l until Close, or until somebody else closes l.
 func (s *Server) Serve(l net.Listener) error {
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
@@ -75,15 +83,24 @@ func (s *Server) Serve(l net.Listener) error {
 	if closed {
 		_ = l.Close()
 	}
+	pause := firstAccept
 	for {
 		n, err := l.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return fmt.Errorf("serve lane: %w", err)
+		if err == nil {
+			pause = firstAccept
+			s.start(n)
+			continue
 		}
-		s.start(n)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		s.config.Log.Error("connection not accepted; the scorer tries again", "address", l.Addr(), "pause", pause, "error", err)
+		select {
+		case <-s.over:
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastAccept)
 	}
 }
 
@@ -208,7 +225,10 @@ func (s *Server) idle() bool {
 // server runs any more but requests that the handler still has.
 func (s *Server) Close() error {
 	s.mu.Lock()
-	s.closed = true
+	if !s.closed {
+		s.closed = true
+		close(s.over)
+	}
 	for _, l := range s.listeners {
 		_ = l.Close() // ends Serve
 	}

@@ -393,6 +393,9 @@ func (c *clientConn) finish(s *slot, h *header, body []byte, keep bool) {
 		c.late.Add(1)
 		return
 	}
+	if c.unqueue(s.stream) && !c.dead { // answered early: the rest of the body is not the connection's any more
+		c.signal(typeCancel, s.stream)
+	}
 	c.release(s)
 	c.mu.Unlock()
 	resp.Status = scorer.Status(h.code)

@@ -31,9 +31,9 @@ type Handler interface {
 
 // ServerConfig configures a Server. The zero value is the default.
 type ServerConfig struct {
-	MaxBody     int          // bytes of a request's body; 0 means 100 MiB
-	MaxAssembly int          // bytes of bodies that come in chunks, per connection; 0 means 256 MiB
-	Log         *slog.Logger // nil is silent
+	MaxBody int          // bytes of a request's body; 0 means 100 MiB
+	MaxHeld int          // bytes of bodies of a connection's requests that have no answer yet, but of one alone; 0 means 1 GiB
+	Log     *slog.Logger // nil is silent
 }
 
 // Server is the scorer's end.
@@ -58,8 +58,8 @@ func NewServer(c ServerConfig, h Handler) *Server {
 	if c.MaxBody == 0 {
 		c.MaxBody = 100 << 20
 	}
-	if c.MaxAssembly == 0 {
-		c.MaxAssembly = 256 << 20
+	if c.MaxHeld == 0 {
+		c.MaxHeld = 1 << 30
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -243,11 +243,12 @@ func (s *Server) Close() error {
 // serverConn is one connection of a gateway.
 type serverConn struct {
 	*conn
-	server    *Server
-	greeted   bool // it said hello; guarded by server.mu
-	assembled int  // bytes of bodies that are being put together; the reader's
+	server  *Server
+	greeted bool // it said hello; guarded by server.mu
 
-	streams []*Request // by index; guarded by conn.mu
+	// Guarded by conn.mu.
+	streams []*Request // by index
+	bodies  int        // bytes of the requests that are counted
 }
 
 // Request is a request that came over the lane, lent until Reply. Nobody waits at its
@@ -260,7 +261,8 @@ type Request struct {
 	offer    uint32
 	total    int
 	refused  *scorer.Error // why its body is read and dropped; nil if it is not
-	complete bool          // guarded by conn.mu
+	counted  bool          // total is in conn.bodies; guarded by conn.mu, as is complete
+	complete bool
 	canceled atomic.Bool
 }
 
@@ -285,9 +287,7 @@ func (r *Request) Reply(resp *scorer.Response) {
 		body = append([]byte(nil), body...) // it goes out after Reply has returned
 	}
 	c.mu.Lock()
-	if i := int(r.stream & 0xffff); i < len(c.streams) && c.streams[i] == r {
-		c.streams[i] = nil
-	}
+	c.leave(r)
 	if !c.dead && !r.canceled.Load() {
 		c.frame(&h, nil, body)
 		c.wake()
@@ -358,21 +358,15 @@ func (c *serverConn) request(h *header, p []byte) error {
 	r.Kind, r.HeadLength, r.Deadline = scorer.Kind(h.code), int(h.head), scorer.Now().Add(duration(h.left))
 	r.conn, r.stream, r.offer, r.total = c, h.stream, h.offer, int(h.total)
 	p = h.parsePrefix(p, &r.Request)
+	if most := c.server.config.MaxBody; r.total > most {
+		r.refused = scorer.Errorf(scorer.TooLarge, "the request's body exceeds %d bytes", most)
+	}
 	c.server.inFlight.Add(1)
 	if err := c.enter(r); err != nil {
 		c.server.inFlight.Add(-1)
 		return err
 	}
-	more := h.flags&flagMore != 0
-	switch config := &c.server.config; {
-	case r.total > config.MaxBody:
-		r.refused = scorer.Errorf(scorer.TooLarge, "the request's body exceeds %d bytes", config.MaxBody)
-	case more && c.assembled+r.total > config.MaxAssembly:
-		r.refused = scorer.Errorf(scorer.Overloaded, "the scorer has too many large requests; try again later")
-	case more:
-		c.assembled += r.total
-	}
-	return c.part(r, p, more)
+	return c.part(r, p, h.flags&flagMore != 0)
 }
 
 // part takes the next part of a request's body, and begins it after the last.
@@ -386,14 +380,12 @@ func (c *serverConn) part(r *Request, p []byte, more bool) error {
 	if more {
 		return nil
 	}
-	if r.total > chunk && r.refused == nil {
-		c.assembled -= r.total
-	}
 	c.begin(r)
 	return nil
 }
 
-// enter registers a request by its stream.
+// enter registers a request by its stream, and counts its body unless it is refused.
+// Its end is leave.
 func (c *serverConn) enter(r *Request) error {
 	i := int(r.stream & 0xffff)
 	c.mu.Lock()
@@ -406,7 +398,24 @@ func (c *serverConn) enter(r *Request) error {
 	}
 	c.streams[i] = r
 	c.held = true
+	if r.refused == nil && c.bodies > 0 && c.bodies+r.total > c.server.config.MaxHeld {
+		r.refused = errCrowded
+	}
+	if r.counted = r.refused == nil; r.counted {
+		c.bodies += r.total
+	}
 	return nil
+}
+
+// leave forgets a request that is over. Holding mu.
+func (c *serverConn) leave(r *Request) {
+	if i := int(r.stream & 0xffff); c.streams[i] == r { // no other took its place when it was cancelled
+		c.streams[i] = nil
+	}
+	if r.counted {
+		c.bodies -= r.total
+		r.counted = false
+	}
 }
 
 // unfinished is the request of a stream that still comes in; nil if it is
@@ -448,6 +457,7 @@ func (c *serverConn) begin(r *Request) {
 
 var (
 	errLeaving = &scorer.Error{Status: scorer.Unavailable, Message: "the scorer is leaving; try again"}
+	errCrowded = &scorer.Error{Status: scorer.Overloaded, Message: "the scorer has too many large requests; try again later"}
 	errUnknown = &scorer.Error{Status: scorer.Unavailable, Message: "the scorer does not offer this version; try again"}
 	errGone    = &scorer.Error{Status: scorer.Canceled, Message: "cancelled"}
 )
@@ -470,18 +480,10 @@ func (c *serverConn) cancel(stream uint32) {
 	}
 	c.mu.Unlock()
 	if r != nil {
-		c.drop(r)
+		c.refuse(r, errGone)
 		return
 	}
 	c.server.handler.Canceled()
-}
-
-// drop ends a request that is not complete.
-func (c *serverConn) drop(r *Request) {
-	if r.total > chunk && r.refused == nil {
-		c.assembled -= r.total
-	}
-	c.refuse(r, errGone)
 }
 
 // abandonAll gives up what a lost connection had in flight.
@@ -499,7 +501,7 @@ func (c *serverConn) abandonAll() {
 	}
 	c.mu.Unlock()
 	for _, r := range incomplete {
-		c.drop(r)
+		c.refuse(r, errGone)
 	}
 	c.server.handler.Canceled()
 }

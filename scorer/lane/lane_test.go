@@ -125,6 +125,7 @@ type peer struct {
 func meet(t *testing.T, n net.Conn) *peer {
 	t.Helper()
 	t.Cleanup(func() { _ = n.Close() })
+	_ = n.SetDeadline(time.Now().Add(20 * time.Second)) // a test that fails does not hang
 	p := &peer{n, t, newReader(n)}
 	if _, err := n.Write(hello()); err != nil {
 		t.Fatal(err)
@@ -539,13 +540,63 @@ func TestBodiesOfAConnectionAreBounded(t *testing.T) {
 	g.answered(scorer.Overloaded)
 	ask(3, scorer.OIP, 1)
 	g.answered(scorer.OK)
+	close(e.hold)
 	for range 3 {
-		e.hold <- struct{}{}
 		g.answered(scorer.OK)
 	}
 	ask(4, scorer.OIP, most+1) // alone
 	g.until(typeData)
 }
+
+// shelf keeps requests, and runs none.
+type shelf struct {
+	instant
+	put chan *Request
+}
+
+func (s *shelf) Handle(_ int, r *Request) {
+	r.Begin(s)
+	s.put <- r
+}
+
+func (s *shelf) Withdraw() bool { return true }
+
+func TestWhatWaitsIsWithdrawn(t *testing.T) {
+	s := &shelf{put: make(chan *Request, 3)}
+	p := connectTo(t, "unix", s)
+	g := p.gateway(t)
+	for i := range uint32(3) {
+		g.send(header{kind: typeRequest, stream: 1<<16 + i, left: 1e9, total: 1}, []byte("x"))
+	}
+	until(t, "waiting", func() bool { return len(s.put) == 3 })
+	g.send(header{kind: typeCancel, stream: 1 << 16}, nil)
+	until(t, "withdrawn", func() bool { return p.server.inFlight.Load() == 2 })
+	_ = g.Close()
+	until(t, "withdrawn with their connection", func() bool { return p.server.inFlight.Load() == 0 })
+}
+
+// What is not yet sent of an answer that nobody waits for is not sent.
+func TestACancelledAnswerIsNotSentOn(t *testing.T) {
+	g := connectTo(t, "unix", wide(16<<20)).gateway(t)
+	g.send(header{kind: typeRequest, stream: 1 << 16, left: 1e9}, nil)
+	g.until(typeResponse)
+	g.send(header{kind: typeCancel, stream: 1 << 16}, nil)
+	g.send(header{kind: typePing}, nil)
+	g.until(typePong)
+	g.send(header{kind: typePing}, nil)
+	var h header
+	if _, err := g.read.next(&h); err != nil || h.kind != typePong {
+		t.Errorf("a frame of type %d came, %v", h.kind, err)
+	}
+}
+
+// wide answers with so many bytes.
+type wide int
+
+func (wide) Handled()  {}
+func (wide) Canceled() {}
+
+func (w wide) Handle(_ int, r *Request) { r.Reply(&scorer.Response{Body: make([]byte, w)}) }
 
 // A scorer that answers before it has the whole request leaves the rest of it, which may
 // be another request's memory by then.

@@ -24,9 +24,19 @@ type Handler interface {
 	// Handle, on the connection's reader. Replies until it returns share a system
 	// call.
 	Handled()
-	// Canceled is called after requests that were handed to Handle have been
-	// cancelled, on the connection's reader; it must not block.
+	// Canceled is called after requests that were handed to Handle, and that could
+	// not be withdrawn, have been cancelled, on the connection's reader; it must not
+	// block.
 	Canceled()
+}
+
+// Work is what a handler makes of a request.
+type Work = interface {
+	// Withdraw takes work back that has not begun, because nobody waits for it any
+	// more. True: it is over, without a Reply. It is called between Begin and the end
+	// of Reply, on the connection's reader, holding the connection's lock: it must
+	// neither block nor Reply.
+	Withdraw() bool
 }
 
 // ServerConfig configures a Server. The zero value is the default.
@@ -257,6 +267,7 @@ type Request struct {
 	scorer.Request
 
 	conn     *serverConn
+	work     Work // the reader's; nil if there is none
 	stream   uint32
 	offer    uint32
 	total    int
@@ -270,6 +281,10 @@ var requests = sync.Pool{New: func() any { return new(Request) }}
 
 // Canceled reports whether nobody waits for the answer any more.
 func (r *Request) Canceled() bool { return r.canceled.Load() }
+
+// Begin says what the request has become, so that it can be withdrawn. To be called
+// before Handle returns, and before Reply.
+func (r *Request) Begin(w Work) { r.work = w }
 
 // Reply answers. The request must not be touched after it; resp is lent until it
 // returns.
@@ -293,11 +308,12 @@ func (r *Request) Reply(resp *scorer.Response) {
 		c.wake()
 	}
 	c.mu.Unlock()
-	c.server.inFlight.Add(-1)
-	r.recycle()
+	c.server.recycle(r)
 }
 
-func (r *Request) recycle() {
+// recycle ends a request that its connection has forgotten.
+func (s *Server) recycle(r *Request) {
+	s.inFlight.Add(-1)
 	if cap(r.Body) > maxKept {
 		return
 	}
@@ -459,7 +475,6 @@ var (
 	errLeaving = &scorer.Error{Status: scorer.Unavailable, Message: "the scorer is leaving; try again"}
 	errCrowded = &scorer.Error{Status: scorer.Overloaded, Message: "the scorer has too many large requests; try again later"}
 	errUnknown = &scorer.Error{Status: scorer.Unavailable, Message: "the scorer does not offer this version; try again"}
-	errGone    = &scorer.Error{Status: scorer.Canceled, Message: "cancelled"}
 )
 
 // refuse answers a request that is not begun.
@@ -470,38 +485,48 @@ func (c *serverConn) refuse(r *Request, err *scorer.Error) {
 	r.Reply(&resp)
 }
 
-// cancel gives up a request that its gateway does not wait for any more. One that
-// is not complete ends here; the handler ends the others.
+// cancel gives up a request that its gateway does not wait for any more, and what is
+// not yet sent of its answer.
 func (c *serverConn) cancel(stream uint32) {
 	c.mu.Lock()
-	r := c.unfinished(stream)
-	if i := int(stream & 0xffff); i < len(c.streams) && c.streams[i] != nil && c.streams[i].stream == stream {
-		c.streams[i].canceled.Store(true)
+	c.unqueue(stream)
+	i := int(stream & 0xffff)
+	if i >= len(c.streams) || c.streams[i] == nil || c.streams[i].stream != stream {
+		c.mu.Unlock()
+		return
 	}
+	r := c.streams[i]
+	over := c.giveUp(r)
 	c.mu.Unlock()
-	if r != nil {
-		c.refuse(r, errGone)
+	if over {
+		c.server.recycle(r)
 		return
 	}
 	c.server.handler.Canceled()
 }
 
+// giveUp ends a request if it is not complete or has not begun, and reports whether it
+// did. Else the handler ends it. Holding mu.
+func (c *serverConn) giveUp(r *Request) (over bool) {
+	r.canceled.Store(true)
+	if over = !r.complete || r.work != nil && r.work.Withdraw(); over {
+		c.leave(r)
+	}
+	return over
+}
+
 // abandonAll gives up what a lost connection had in flight.
 func (c *serverConn) abandonAll() {
-	var incomplete []*Request
+	var over []*Request
 	c.mu.Lock()
 	for _, r := range c.streams {
-		if r == nil {
-			continue
-		}
-		r.canceled.Store(true)
-		if !r.complete {
-			incomplete = append(incomplete, r)
+		if r != nil && c.giveUp(r) {
+			over = append(over, r)
 		}
 	}
 	c.mu.Unlock()
-	for _, r := range incomplete {
-		c.refuse(r, errGone)
+	for _, r := range over {
+		c.server.recycle(r)
 	}
 	c.server.handler.Canceled()
 }

@@ -214,3 +214,35 @@ func TestTheScorersQueueIsByClassAndFairToCallers(t *testing.T) {
 		}
 	}
 }
+
+// A caller who leaves frees its place in the scorer's queue at once, in one process as
+// beyond a lane.
+func TestWhoLeavesLeavesTheScorersQueue(t *testing.T) {
+	for _, beyond := range []bool{false, true} {
+		b := newBench(t, beyond)
+		b.device.shut.Store(true)
+		b.ask("stays", "")
+		var calls []*gateway.Call
+		var left sync.WaitGroup
+		for range 5 {
+			before, c := b.there(), b.path.Call()
+			c.Name, c.Credential = []byte("digits"), []byte("leaves")
+			c.SetBody(scorer.OIP, 0, row)
+			calls = append(calls, c)
+			left.Go(func() { b.path.Serve(c) })
+			b.until("there", func() bool { return b.there() > before })
+		}
+		for _, c := range calls {
+			c.Leave()
+		}
+		left.Wait()
+		b.until("without those who left", func() bool { return b.version.Waiting() == 0 })
+		for _, c := range calls {
+			if c.Response.Status != scorer.Canceled {
+				t.Errorf("beyond a lane: %v: answered %v", beyond, c.Response.Status)
+			}
+			b.path.Done(c)
+		}
+		b.drain(1)
+	}
+}

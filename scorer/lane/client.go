@@ -109,12 +109,11 @@ func (c *Client) session() error {
 		k.fail(errClosed)
 	default:
 	}
-	err = k.serve()
-	k.fail(err)
+	k.fail(k.serve())
 	k.tell(func() { k.gone = true })
 	k.abandonAll()
 	k.tasks.Wait()
-	return err
+	return k.reason
 }
 
 func (c *Client) dial() (net.Conn, error) {
@@ -130,7 +129,6 @@ type clientConn struct {
 	*conn
 	client  *Client
 	remotes map[uint32]*Remote // by offer; the reader's
-	late    atomic.Uint64      // answers that nobody waited for
 
 	// Guarded by conn.mu.
 	slots []slot
@@ -349,7 +347,6 @@ func (c *clientConn) response(h *header, p []byte) error {
 	s := c.find(h.stream)
 	if s == nil || s.partial != nil {
 		c.mu.Unlock()
-		c.late.Add(1)
 		return nil
 	}
 	if h.flags&flagMore != 0 {
@@ -367,7 +364,6 @@ func (c *clientConn) data(h *header, p []byte) error {
 	s := c.find(h.stream)
 	if s == nil || s.partial == nil {
 		c.mu.Unlock()
-		c.late.Add(1)
 		return nil
 	}
 	s.partial = append(s.partial, p...)
@@ -390,7 +386,6 @@ func (c *clientConn) finish(s *slot, h *header, body []byte, keep bool) {
 	wait, ticket, resp := s.wait, s.ticket, s.resp
 	if !wait.Claim(ticket) {
 		c.mu.Unlock() // abandoned: whoever waited frees the slot
-		c.late.Add(1)
 		return
 	}
 	if c.unqueue(s.stream) && !c.dead { // answered early: the rest of the body is not the connection's any more

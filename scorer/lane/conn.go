@@ -36,7 +36,7 @@ type conn struct {
 	turn   turn
 	held   bool // the reader will send when it has handled what came
 	dead   bool
-	reason error
+	reason error         // of dead, for good
 	over   chan struct{} // closed when dead is set
 
 	// Of who has the turn.

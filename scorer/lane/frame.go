@@ -142,7 +142,6 @@ func (h *header) plausible() bool {
 type reader struct {
 	buf  *bufio.Reader
 	used int // bytes of the last payload that are still in buf
-	seen uint64
 }
 
 func newReader(r io.Reader) *reader {
@@ -163,7 +162,6 @@ func (r *reader) next(h *header) ([]byte, error) {
 		return nil, err
 	}
 	_, _ = r.buf.Discard(headerSize) // is there
-	r.seen += headerSize + uint64(h.length)
 	if h.kind == typeOffers {
 		var all bytes.Buffer // grows with what comes, not with what is declared
 		_, err := io.CopyN(&all, r.buf, int64(h.length))

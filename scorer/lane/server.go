@@ -124,8 +124,7 @@ func (s *Server) start(n net.Conn) {
 	c := &serverConn{conn: newConn(n, nil), server: s}
 	s.conns[c] = true
 	s.pending.Go(func() {
-		err := c.serve()
-		c.fail(err)
+		c.fail(c.serve())
 		c.abandonAll()
 		c.tasks.Wait()
 		s.mu.Lock()
@@ -134,7 +133,7 @@ func (s *Server) start(n net.Conn) {
 			s.announce()
 		}
 		s.mu.Unlock()
-		s.config.Log.Debug("gateway disconnected", "error", err)
+		s.config.Log.Debug("gateway disconnected", "error", c.reason)
 	})
 }
 

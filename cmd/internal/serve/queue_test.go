@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -244,5 +245,43 @@ func TestWhoLeavesLeavesTheScorersQueue(t *testing.T) {
 			b.path.Done(c)
 		}
 		b.drain(1)
+	}
+}
+
+// A version that is gone leaves nothing behind but its number, which is never another's.
+func TestTheShelfForgetsWhatIsGone(t *testing.T) {
+	s := newShelf(func() {}, func() {})
+	key := model.Key{Endpoint: "digits", Version: "v"}
+	var last *model.Version
+	for n := range 10 {
+		last = &model.Version{}
+		current := map[model.Key]*model.Version{key: last}
+		if offers := s.put(current); len(offers) != n+1 {
+			t.Errorf("reload %d: number %d is offered", n, len(offers)-1)
+		}
+		s.drop(current)
+	}
+	list := *s.versions.Load()
+	if slices.ContainsFunc(list[:9], func(v *model.Version) bool { return v != nil }) || list[9] != last {
+		t.Errorf("after ten reloads there are %v", list)
+	}
+	server := lane.NewServer(lane.ServerConfig{}, s)
+	server.Announce([]scorer.Offer{{Window: 1}}) // as a gateway knew it that has not heard
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "lane"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served, offered := make(chan error, 1), make(chan []*lane.Remote, 10)
+	go func() { served <- server.Serve(l) }()
+	client := lane.Dial(lane.ClientConfig{Network: "unix", Address: l.Addr().String(), OnOffers: func(list []*lane.Remote) { offered <- list }})
+	req := scorer.Request{Deadline: scorer.Now().Add(time.Minute), Wait: scorer.NewWaiter()}
+	var resp scorer.Response
+	if (<-offered)[0].Score(&req, &resp); resp.Status != scorer.Unavailable || !resp.NotStarted {
+		t.Errorf("a request for one that is gone was answered %v %s", resp.Status, resp.Body)
+	}
+	_ = client.Close()
+	_ = server.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }

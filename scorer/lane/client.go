@@ -1,8 +1,10 @@
 package lane
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -319,19 +321,46 @@ type numbered struct {
 	scorer.Offer
 }
 
+// maxOffered bounds the offers of a scorer.
+const maxOffered = 1 << 16
+
+// parseOffers reads the payload of OFFERS.
+func parseOffers(p []byte) (list []numbered, err error) {
+	d := json.NewDecoder(bytes.NewReader(p))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, errors.Join(errors.New("no list"), err)
+	}
+	for d.More() {
+		if len(list) == maxOffered { // an empty one of three bytes takes a hundred times that
+			return nil, fmt.Errorf("more than %d", maxOffered)
+		}
+		var o numbered
+		if err := d.Decode(&o); err != nil {
+			return nil, err
+		}
+		list = append(list, o)
+	}
+	_, err = d.Token()
+	return list, err
+}
+
+// offers takes what the scorer offers from now on. A number that is not among it is
+// forgotten: the scorer does not use it again.
 func (c *clientConn) offers(p []byte) error {
-	var list []numbered
-	if err := json.Unmarshal(p, &list); err != nil {
+	list, err := parseOffers(p)
+	if err != nil {
 		return fmt.Errorf("%w: offers: %w", errFrame, err)
 	}
+	known := c.remotes
+	c.remotes = make(map[uint32]*Remote, len(list))
 	remotes := make([]*Remote, 0, len(list))
 	for _, o := range list {
-		r := c.remotes[o.Number]
+		r := known[o.Number]
 		if r == nil {
 			r = &Remote{conn: c}
-			c.remotes[o.Number] = r
 		}
 		r.offer.Store(&o)
+		c.remotes[o.Number] = r
 		remotes = append(remotes, r)
 	}
 	c.tell(func() { c.offered = remotes })

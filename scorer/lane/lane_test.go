@@ -867,8 +867,11 @@ func FuzzServer(f *testing.F) {
 	f.Add(append(data.append(append(more.append(nil), "abc"...)), "de"...))
 	cancel := header{kind: typeCancel, stream: 1 << 16}
 	f.Add(cancel.append(append(more.append(nil), "abc"...)))
-	one := header{kind: typeRequest, stream: 1 << 16, length: chunk + 1, total: chunk + 1}
-	f.Add(append(one.append(nil), make([]byte, chunk+1)...))
+	ping, list := header{kind: typePing}, header{kind: typeOffers, length: maxOffers}
+	f.Add(list.append(ping.append(ping.append(nil))))
+	again := header{kind: typeRequest, flags: flagMore, stream: 2 << 16, length: 3, total: 5} // beside one of the same place
+	f.Add(append(again.append(append(more.append(nil), "abc"...)), "abc"...))
+	f.Add(append(more.append(cancel.append(append(more.append(nil), "abc"...))), "ab"...)) // and cut off
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := NewServer(ServerConfig{MaxBody: 1 << 16, MaxHeld: 1 << 17}, instant{})
 		s.Announce(offers)
@@ -892,6 +895,14 @@ func FuzzClient(f *testing.F) {
 	f.Add(append(response.append(nil), "abc"...))
 	list := header{kind: typeOffers, length: 2}
 	f.Add(append(list.append(nil), "[]"...))
+	never := header{kind: typeResponse, stream: 9<<16 | 7, length: 3, total: 3}
+	f.Add(append(never.append(nil), "abc"...))
+	more := header{kind: typeResponse, flags: flagMore, stream: 1 << 16, length: 3, total: 5}
+	data := header{kind: typeData, stream: 1 << 16, length: 2}
+	f.Add(append(more.append(append(data.append(append(more.append(nil), "abc"...)), "de"...)), "abc"...)) // and again
+	huge := header{kind: typeResponse, flags: flagMore, stream: 1 << 16, total: 1<<32 - 1}
+	f.Add(huge.append(nil))
+	f.Add(append(list.append(nil), "[{"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		here, there := net.Pipe()
 		c := &clientConn{conn: newConn(here, nil), client: &Client{config: ClientConfig{MaxBody: 1 << 16, OnOffers: func([]*Remote) {}}}, remotes: map[uint32]*Remote{}}

@@ -41,8 +41,12 @@ type Work = interface {
 
 // ServerConfig configures a Server. The zero value is the default.
 type ServerConfig struct {
-	MaxBody int          // bytes of a request's body; 0 means 100 MiB
-	MaxHeld int          // bytes of bodies of a connection's requests that have no answer yet, but of one alone; 0 means 1 GiB
+	MaxBody  int // bytes of a request's body; 0 means 100 MiB
+	MaxConns int // connections; further ones are closed; 0 means 1024
+	// MaxHeld bounds, in bytes per connection, the bodies of requests that have no
+	// answer yet, but of one alone, and what of answers the gateway has not read when
+	// another is added; 0 means 1 GiB.
+	MaxHeld int
 	Log     *slog.Logger // nil is silent
 }
 
@@ -58,6 +62,7 @@ type Server struct {
 	listeners []net.Listener
 	conns     map[*serverConn]bool
 	closed    bool
+	full      bool // said that there are MaxConns
 	draining  atomic.Bool
 	inFlight  atomic.Int64
 	offered   atomic.Int64 // len(offers)
@@ -67,6 +72,9 @@ type Server struct {
 func NewServer(c ServerConfig, h Handler) *Server {
 	if c.MaxBody == 0 {
 		c.MaxBody = 100 << 20
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = 1024
 	}
 	if c.MaxHeld == 0 {
 		c.MaxHeld = 1 << 30
@@ -117,11 +125,12 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) start(n net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || s.crowded() {
 		_ = n.Close()
 		return
 	}
 	c := &serverConn{conn: newConn(n, nil), server: s}
+	c.read.most = 0 // gateways offer nothing
 	s.conns[c] = true
 	s.pending.Go(func() {
 		c.fail(c.serve())
@@ -135,6 +144,17 @@ func (s *Server) start(n net.Conn) {
 		s.mu.Unlock()
 		s.config.Log.Debug("gateway disconnected", "error", c.reason)
 	})
+}
+
+// crowded reports whether there are as many connections as there may be, and says so
+// once. Holding mu.
+func (s *Server) crowded() bool {
+	is := len(s.conns) >= s.config.MaxConns
+	if is && !s.full {
+		s.config.Log.Error("too many connections; further ones are closed", "most", s.config.MaxConns)
+	}
+	s.full = is
+	return is
 }
 
 // greet makes a connection that said hello one of those that the windows are shared
@@ -303,6 +323,10 @@ func (r *Request) Reply(resp *scorer.Response) {
 	c.mu.Lock()
 	c.leave(r)
 	if !c.dead && !r.canceled.Load() {
+		if c.owed() > c.server.config.MaxHeld {
+			h = header{kind: typeResponse, stream: r.stream, code: uint8(scorer.Overloaded)}
+			body = unread
+		}
 		c.frame(&h, nil, body)
 		c.wake()
 	}
@@ -411,6 +435,7 @@ func (c *serverConn) enter(r *Request) error {
 	if old := c.streams[i]; old != nil && !old.canceled.Load() {
 		return fmt.Errorf("%w: stream %d is in use", errFrame, r.stream)
 	}
+	c.await()
 	c.streams[i] = r
 	c.held = true
 	if r.refused == nil && c.bodies > 0 && c.bodies+r.total > c.server.config.MaxHeld {
@@ -469,6 +494,9 @@ func (c *serverConn) begin(r *Request) {
 		c.server.handler.Handle(int(r.offer), r)
 	}
 }
+
+// unread is what a gateway is answered that does not read.
+var unread = []byte("the answers before this one were not read in time; ask for less at a time")
 
 var (
 	errLeaving = &scorer.Error{Status: scorer.Unavailable, Message: "the scorer is leaving; try again"}

@@ -287,6 +287,8 @@ type latencies struct {
 	said string // by the first of those
 }
 
+func (a *arrival) Begin(interface{ Withdraw() bool }) {}
+
 func (a *arrival) Canceled() bool { return false }
 func (a *arrival) Reply(resp *scorer.Response) {
 	took := time.Since(a.at)

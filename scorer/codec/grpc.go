@@ -33,6 +33,8 @@ func (r *Infer) decodeGRPC(sig *tensor.Signature, model string, body []byte) err
 			err = r.grpcInput(sig, model, m.Bytes)
 		case m.Is(6):
 			err = r.grpcOutput(sig, model, m.Bytes)
+		case m.Is(7) && len(r.raws) == len(sig.Inputs): // memory is not for the sender to choose
+			err = tooManyRaws(model)
 		case m.Is(7):
 			r.raws = append(r.raws, m.Bytes)
 		}
@@ -73,9 +75,13 @@ func (r *Infer) spreadRaw(sig *tensor.Signature, model string) error {
 		}
 	}
 	if len(r.raws) > next {
-		return bad("unexpected additional input data for model '%s'", model)
+		return tooManyRaws(model)
 	}
 	return nil
+}
+
+func tooManyRaws(model string) error {
+	return bad("unexpected additional input data for model '%s'", model)
 }
 
 // parameter is an entry of a map of parameters. Its value is what the last field of

@@ -218,6 +218,26 @@ func TestBadProtobufRequests(t *testing.T) {
 	wantInvalid(t, (&Infer{}).Decode(scorer.GRPC, digits, "m", "v", 0, []byte("\x1a\x01\xff")), "must be UTF-8")
 }
 
+// What is repeated without an end is refused as soon as it cannot be right: two bytes of
+// a message must not take more of memory than they are.
+func TestRepeatedFieldsOfProtobufTakeLittleMemory(t *testing.T) {
+	field := func(num protowire.Number, b []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, num, protowire.BytesType), b)
+	}
+	r := &Infer{}
+	f := func(want string, one []byte) {
+		t.Helper()
+		wantInvalid(t, r.Decode(scorer.GRPC, digits, "m", "v", 0, bytes.Repeat(one, 1<<20)), want)
+		if cap(r.raws) > 8 || cap(r.given) > 8 || cap(r.wanted) > 8 || cap(r.shapes) > 128 || r.Size() > 4096 {
+			t.Errorf("kept %d raw contents, %d inputs, %d outputs, %d dimensions, %d bytes", cap(r.raws), cap(r.given), cap(r.wanted), cap(r.shapes), r.Size())
+		}
+	}
+	f("unexpected additional input data for model 'm'", field(7, nil))
+	f("already exists in request", field(5, marshal(t, floatInput(func(*grpcInput) {}))))
+	f("already exists in request", field(6, marshal(t, &grpcOutput{Name: "label"})))
+	f("expected 1 inputs but got 0", field(4, nil))
+}
+
 func wantInvalid(t *testing.T, err error, want string) {
 	t.Helper()
 	var known *scorer.Error
@@ -252,7 +272,8 @@ func someRequests(t testing.TB) (list [][]byte) {
 	}}
 	list = append(list, nil, marshal(t, raw), marshal(t, typed))
 	typed.Inputs[0].Contents.IntContents[0] = 128
-	return append(list, marshal(t, typed))
+	raw.RawInputContents = append(raw.RawInputContents, nil, nil, nil)
+	return append(list, marshal(t, typed), marshal(t, raw))
 }
 
 // FuzzGRPC holds the reader against the generated code: whatever that reads, means

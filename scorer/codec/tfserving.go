@@ -56,6 +56,11 @@ func (r *Infer) decodeTF(sig *tensor.Signature, model string, body []byte) error
 	if m.Bad() {
 		return ErrCut
 	}
+	for i := range r.given {
+		if err := r.tfRead(sig, &r.given[i]); err != nil {
+			return err
+		}
+	}
 	if len(r.given) != len(sig.Inputs) {
 		return r.tfMissing(sig)
 	}
@@ -130,16 +135,39 @@ func (r *Infer) tfTensor(entry []byte) (in input, name []byte, dtype uint64, err
 	return in, name, dtype, err
 }
 
-// tfInput reads an entry of the map of inputs. Of two with a name the later one is
-// meant.
+// tfInput notes an entry of the map of inputs. Of two with a name the later one is
+// meant: none is read before all are there, since a few bytes may state a large tensor.
 func (r *Infer) tfInput(sig *tensor.Signature, entry []byte) error {
+	var name []byte
+	m := wire.Read(entry)
+	for m.Next() {
+		if m.Is(1) {
+			name = m.Bytes
+		}
+	}
+	if m.Bad() {
+		return ErrCut
+	}
+	in := input{index: index(sig.Inputs, name), data: entry}
+	if in.index < 0 {
+		return bad("input tensor alias not found in signature: %.64s. Inputs expected to be in the set {%s}.", name, nameSet(sig.Inputs))
+	}
+	if earlier := r.input(in.index); earlier != nil {
+		*earlier = in
+		return nil
+	}
+	r.given = append(r.given, in)
+	return nil
+}
+
+// tfRead reads the entry that was noted of an input.
+func (r *Infer) tfRead(sig *tensor.Signature, noted *input) error {
+	entry := noted.data
 	in, name, dtype, err := r.tfTensor(entry)
 	if err != nil {
 		return err
 	}
-	if in.index = index(sig.Inputs, name); in.index < 0 {
-		return bad("input tensor alias not found in signature: %.64s. Inputs expected to be in the set {%s}.", name, nameSet(sig.Inputs))
-	}
+	in.index = noted.index
 	in.dtype = sig.Inputs[in.index].DType
 	if dtype != tfTypes[in.dtype].number {
 		return bad("Expects arg[%d] to be %s but %s is provided", in.index, tfTypes[in.dtype].name, tfName(dtype))
@@ -147,11 +175,7 @@ func (r *Infer) tfInput(sig *tensor.Signature, entry []byte) error {
 	if err := r.tfData(entry, &in, name); err != nil {
 		return err
 	}
-	if earlier := r.input(in.index); earlier != nil {
-		*earlier = in
-		return nil
-	}
-	r.given = append(r.given, in)
+	*noted = in
 	return nil
 }
 

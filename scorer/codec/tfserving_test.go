@@ -117,6 +117,21 @@ func TestTheLaterOfTwoTFInputsIsMeant(t *testing.T) {
 	}
 }
 
+// A tensor of which a few bytes state a megabyte takes it once, however often it comes.
+func TestARepeatedTFInputTakesMemoryOnce(t *testing.T) {
+	sig := &tensor.Signature{Inputs: []tensor.Info{{Name: "a", DType: tensor.Float32, Shape: []int64{-1}}, {Name: "b", DType: tensor.Float32, Shape: []int64{-1}}}}
+	const n = maxFilled / 4
+	p := &pb.TensorProto{Dtype: pb.DataType_DT_FLOAT, TensorShape: tfShape(n)}
+	both := slices.Concat(tfOne(t, "a", p), tfOne(t, "b", p))
+	r := &Infer{}
+	if err := r.Decode(scorer.TFServing, sig, "m", "v", 0, bytes.Repeat(both, 100)); err != nil || r.Rows != n {
+		t.Fatal(r.Rows, err)
+	}
+	if r.Size() > 8*maxFilled || cap(r.shapes) > 2*maxDims {
+		t.Errorf("two inputs of %d bytes, which came a hundred times, take %d", maxFilled, r.Size())
+	}
+}
+
 func TestTFVersions(t *testing.T) {
 	f := func(name string, want int64) {
 		t.Helper()
@@ -143,6 +158,7 @@ func FuzzTFServing(f *testing.F) {
 	f.Add(tfOne(f, "input", &pb.TensorProto{Dtype: pb.DataType_DT_FLOAT, TensorShape: tfShape(2, 3), FloatVal: []float32{1}}))
 	f.Add(marshal(f, &pb.PredictRequest{ModelSpec: &pb.ModelSpec{Name: "m", VersionChoice: &pb.ModelSpec_Version{Version: wrapperspb.Int64(3)}},
 		OutputFilter: []string{"label"}, Inputs: map[string]*pb.TensorProto{"input": {Dtype: pb.DataType_DT_FLOAT, TensorShape: tfShape(1, 3), TensorContent: floats(1, 2, 3)}}}))
+	f.Add(slices.Concat(tfOne(f, "input", p), tfOne(f, "input", &pb.TensorProto{Dtype: pb.DataType_DT_FLOAT, TensorShape: tfShape(4, 3)})))
 	f.Add(slices.Concat(tfOne(f, "input", p), protowire.AppendTag(nil, 2, protowire.BytesType)))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := &Infer{}

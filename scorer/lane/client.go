@@ -1,8 +1,10 @@
 package lane
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -109,12 +111,11 @@ func (c *Client) session() error {
 		k.fail(errClosed)
 	default:
 	}
-	err = k.serve()
-	k.fail(err)
+	k.fail(k.serve())
 	k.tell(func() { k.gone = true })
 	k.abandonAll()
 	k.tasks.Wait()
-	return err
+	return k.reason
 }
 
 func (c *Client) dial() (net.Conn, error) {
@@ -130,7 +131,6 @@ type clientConn struct {
 	*conn
 	client  *Client
 	remotes map[uint32]*Remote // by offer; the reader's
-	late    atomic.Uint64      // answers that nobody waited for
 
 	// Guarded by conn.mu.
 	slots []slot
@@ -321,19 +321,46 @@ type numbered struct {
 	scorer.Offer
 }
 
+// maxOffered bounds the offers of a scorer.
+const maxOffered = 1 << 16
+
+// parseOffers reads the payload of OFFERS.
+func parseOffers(p []byte) (list []numbered, err error) {
+	d := json.NewDecoder(bytes.NewReader(p))
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, errors.Join(errors.New("no list"), err)
+	}
+	for d.More() {
+		if len(list) == maxOffered { // an empty one of three bytes takes a hundred times that
+			return nil, fmt.Errorf("more than %d", maxOffered)
+		}
+		var o numbered
+		if err := d.Decode(&o); err != nil {
+			return nil, err
+		}
+		list = append(list, o)
+	}
+	_, err = d.Token()
+	return list, err
+}
+
+// offers takes what the scorer offers from now on. A number that is not among it is
+// forgotten: the scorer does not use it again.
 func (c *clientConn) offers(p []byte) error {
-	var list []numbered
-	if err := json.Unmarshal(p, &list); err != nil {
+	list, err := parseOffers(p)
+	if err != nil {
 		return fmt.Errorf("%w: offers: %w", errFrame, err)
 	}
+	known := c.remotes
+	c.remotes = make(map[uint32]*Remote, len(list))
 	remotes := make([]*Remote, 0, len(list))
 	for _, o := range list {
-		r := c.remotes[o.Number]
+		r := known[o.Number]
 		if r == nil {
 			r = &Remote{conn: c}
-			c.remotes[o.Number] = r
 		}
 		r.offer.Store(&o)
+		c.remotes[o.Number] = r
 		remotes = append(remotes, r)
 	}
 	c.tell(func() { c.offered = remotes })
@@ -349,7 +376,6 @@ func (c *clientConn) response(h *header, p []byte) error {
 	s := c.find(h.stream)
 	if s == nil || s.partial != nil {
 		c.mu.Unlock()
-		c.late.Add(1)
 		return nil
 	}
 	if h.flags&flagMore != 0 {
@@ -367,7 +393,6 @@ func (c *clientConn) data(h *header, p []byte) error {
 	s := c.find(h.stream)
 	if s == nil || s.partial == nil {
 		c.mu.Unlock()
-		c.late.Add(1)
 		return nil
 	}
 	s.partial = append(s.partial, p...)
@@ -390,8 +415,10 @@ func (c *clientConn) finish(s *slot, h *header, body []byte, keep bool) {
 	wait, ticket, resp := s.wait, s.ticket, s.resp
 	if !wait.Claim(ticket) {
 		c.mu.Unlock() // abandoned: whoever waited frees the slot
-		c.late.Add(1)
 		return
+	}
+	if c.unqueue(s.stream) && !c.dead { // answered early: the rest of the body is not the connection's any more
+		c.signal(typeCancel, s.stream)
 	}
 	c.release(s)
 	c.mu.Unlock()

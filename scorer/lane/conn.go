@@ -30,13 +30,16 @@ type conn struct {
 
 	mu     sync.Mutex
 	ready  sync.Cond // of mu: the writer has the turn, or dead is set
+	room   sync.Cond // of mu: the peer has read, or dead is set
 	buf    []byte    // frames to write
 	large  []*outgoing
+	rest   int    // bytes of large
+	ponged bool   // a PONG is in buf
 	batch  uint64 // of buf; those before it were handed to the kernel
 	turn   turn
 	held   bool // the reader will send when it has handled what came
 	dead   bool
-	reason error
+	reason error         // of dead, for good
 	over   chan struct{} // closed when dead is set
 
 	// Of who has the turn.
@@ -44,8 +47,9 @@ type conn struct {
 	left  []byte // of out, for the writer to begin with
 	try   func(fd uintptr) bool
 	tried int
+	paced int // bytes that the writer wrote since writing
 
-	writing atomic.Int64     // scorer.Instant since when a write blocks; 0 if none does
+	writing atomic.Int64     // scorer.Instant since when the writer has not written pace bytes, nor all; 0 if there is nothing
 	heard   atomic.Bool      // a frame came since the watch looked
 	waiting atomic.Int64     // requests that wait for the peer
 	silent  func(quiet bool) // told when the peer stops to answer and when it does again; nil does not ask it
@@ -69,7 +73,9 @@ type outgoing struct {
 
 // Limits of patience.
 const (
-	stall      = 10 * time.Second // without progress of a write
+	stall      = 10 * time.Second // for pace bytes, or all that there is, to be written
+	pace       = 1 << 20
+	maxUnread  = 16 << 20 // bytes that may wait to be written while more is read from the peer
 	watchEvery = 250 * time.Millisecond
 	pingAfter  = 500 * time.Millisecond // without a frame while requests wait
 	pingIdle   = 5 * time.Second        // without a frame while none does
@@ -94,7 +100,7 @@ func newConn(c net.Conn, silent func(bool)) *conn {
 		k.tried, _ = syscall.Write(int(fd), k.out)
 		return true
 	}
-	k.ready.L = &k.mu
+	k.ready.L, k.room.L = &k.mu, &k.mu
 	k.tasks.Go(k.write)
 	k.tasks.Go(k.watch)
 	return k
@@ -121,6 +127,7 @@ func (c *conn) frame(h *header, req *scorer.Request, body []byte) uint64 {
 	if len(first) < len(body) {
 		h.flags |= flagMore
 		c.large = append(c.large, &outgoing{h.stream, body[len(first):]})
+		c.rest += len(body) - len(first)
 	}
 	h.length = h.prefix() + uint32(len(first))
 	c.buf = h.append(c.buf)
@@ -143,11 +150,25 @@ func (c *conn) signal(kind uint8, stream uint32) {
 func (c *conn) unqueue(stream uint32) bool {
 	for i, o := range c.large {
 		if o.stream == stream {
+			c.rest -= len(o.rest)
 			c.large = append(c.large[:i], c.large[i+1:]...)
 			return true
 		}
 	}
 	return false
+}
+
+// owed is how many bytes the peer has not read. Holding mu.
+func (c *conn) owed() int { return len(c.buf) + c.rest }
+
+// await has a peer that only sends wait until it reads. For the reader, which gives up
+// what it held back. Holding mu.
+func (c *conn) await() {
+	for len(c.buf) > maxUnread && !c.dead {
+		c.held = false
+		c.wake()
+		c.room.Wait()
+	}
 }
 
 // maxFlushes bounds how long a caller writes for others.
@@ -202,10 +223,7 @@ func (c *conn) empty() bool { return len(c.buf) == 0 && len(c.large) == 0 }
 // nothing else can run, that costs nothing.
 func (c *conn) write() {
 	for c.gather() {
-		c.writing.Store(int64(scorer.Now()))
-		_, err := c.net.Write(c.left)
-		c.writing.Store(0)
-		if err != nil {
+		if err := c.writeLeft(); err != nil {
 			c.fail(fmt.Errorf("write: %w", err))
 		}
 		if c.left = nil; cap(c.out) > maxKept {
@@ -214,12 +232,39 @@ func (c *conn) write() {
 	}
 }
 
+// writeLeft writes left. The peer's time begins with the first byte of all that there
+// is, and anew with every pace bytes: one that reads a little now and then is not
+// waited for.
+func (c *conn) writeLeft() error {
+	if c.writing.Load() == 0 {
+		c.restart()
+	}
+	for len(c.left) > 0 {
+		n, err := c.net.Write(c.left[:min(len(c.left), pace-c.paced)])
+		if err != nil {
+			return err
+		}
+		c.left = c.left[n:]
+		if c.paced += n; c.paced == pace {
+			c.restart()
+		}
+	}
+	return nil
+}
+
+// restart gives the peer time for a next pace bytes.
+func (c *conn) restart() {
+	c.paced = 0
+	c.writing.Store(int64(scorer.Now()))
+}
+
 // gather waits for the writer's turn and fills out. False: the connection is dead.
 func (c *conn) gather() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.turn == writer && c.empty() {
 		c.turn = nobody // what was left is written
+		c.writing.Store(0)
 	}
 	for c.turn != writer && !c.dead {
 		c.ready.Wait()
@@ -243,12 +288,17 @@ func (c *conn) gather() bool {
 // take puts into out what goes next: all small frames, and a chunk of each large
 // body. Holding mu.
 func (c *conn) take() {
+	if len(c.buf) > maxUnread {
+		c.room.Signal()
+	}
 	c.out, c.buf = c.buf, c.out[:0]
+	c.ponged = false
 	c.batch++
 	kept := c.large[:0]
 	for _, o := range c.large {
 		part := o.rest[:min(len(o.rest), chunk)]
 		o.rest = o.rest[len(part):]
+		c.rest -= len(part)
 		h := header{kind: typeData, stream: o.stream, length: uint32(len(part))}
 		if len(o.rest) > 0 {
 			h.flags = flagMore
@@ -267,6 +317,7 @@ func (c *conn) fail(reason error) {
 		c.dead, c.reason = true, reason
 		close(c.over)
 		c.ready.Signal()
+		c.room.Signal()
 	}
 	c.mu.Unlock()
 	_ = c.net.Close() // its reader and writer end
@@ -341,7 +392,10 @@ func (c *conn) next(h *header) ([]byte, error) {
 	switch h.kind {
 	case typePing:
 		c.mu.Lock()
-		c.signal(typePong, 0)
+		if !c.ponged { // one answers all that came before it is sent
+			c.ponged = true
+			c.signal(typePong, 0)
+		}
 		c.mu.Unlock()
 	case typeHello:
 		return nil, errFrame

@@ -90,7 +90,7 @@ func (h *header) parse(b []byte) error {
 	switch {
 	case h.kind == 0 || h.kind >= typeEnd || b[11] != 0:
 		return fmt.Errorf("%w: frame of type %d", errFrame, h.kind)
-	case h.kind == typeOffers && h.length > maxOffers, h.kind != typeOffers && h.length > maxPayload:
+	case h.kind != typeOffers && h.length > maxPayload:
 		return fmt.Errorf("%w: frame of %d bytes", errFrame, h.length)
 	case (h.kind == typeRequest || h.kind == typeResponse) && !h.plausible():
 		return fmt.Errorf("%w: a body of %d bytes in a frame of %d", errFrame, h.total, h.length)
@@ -141,12 +141,12 @@ func (h *header) plausible() bool {
 // reader reads frames. A payload is valid until the next frame is read.
 type reader struct {
 	buf  *bufio.Reader
-	used int // bytes of the last payload that are still in buf
-	seen uint64
+	used int    // bytes of the last payload that are still in buf
+	most uint32 // bytes of a payload of OFFERS
 }
 
 func newReader(r io.Reader) *reader {
-	return &reader{buf: bufio.NewReaderSize(r, 2*chunk)}
+	return &reader{buf: bufio.NewReaderSize(r, 2*chunk), most: maxOffers}
 }
 
 // next reads a frame.
@@ -162,8 +162,10 @@ func (r *reader) next(h *header) ([]byte, error) {
 	if err := h.parse(b); err != nil {
 		return nil, err
 	}
+	if h.kind == typeOffers && h.length > r.most {
+		return nil, fmt.Errorf("%w: offers of %d bytes", errFrame, h.length)
+	}
 	_, _ = r.buf.Discard(headerSize) // is there
-	r.seen += headerSize + uint64(h.length)
 	if h.kind == typeOffers {
 		var all bytes.Buffer // grows with what comes, not with what is declared
 		_, err := io.CopyN(&all, r.buf, int64(h.length))

@@ -24,16 +24,30 @@ type Handler interface {
 	// Handle, on the connection's reader. Replies until it returns share a system
 	// call.
 	Handled()
-	// Canceled is called after requests that were handed to Handle have been
-	// cancelled, on the connection's reader; it must not block.
+	// Canceled is called after requests that were handed to Handle, and that could
+	// not be withdrawn, have been cancelled, on the connection's reader; it must not
+	// block.
 	Canceled()
+}
+
+// Work is what a handler makes of a request.
+type Work = interface {
+	// Withdraw takes work back that has not begun, because nobody waits for it any
+	// more. True: it is over, without a Reply. It is called between Begin and the end
+	// of Reply, on the connection's reader, holding the connection's lock: it must
+	// neither block nor Reply.
+	Withdraw() bool
 }
 
 // ServerConfig configures a Server. The zero value is the default.
 type ServerConfig struct {
-	MaxBody     int          // bytes of a request's body; 0 means 100 MiB
-	MaxAssembly int          // bytes of bodies that come in chunks, per connection; 0 means 256 MiB
-	Log         *slog.Logger // nil is silent
+	MaxBody  int // bytes of a request's body; 0 means 100 MiB
+	MaxConns int // connections; further ones are closed; 0 means 1024
+	// MaxHeld bounds, in bytes per connection, the bodies of requests that have no
+	// answer yet, but of one alone, and what of answers the gateway has not read when
+	// another is added; 0 means 1 GiB.
+	MaxHeld int
+	Log     *slog.Logger // nil is silent
 }
 
 // Server is the scorer's end.
@@ -41,12 +55,14 @@ type Server struct {
 	config  ServerConfig
 	handler Handler
 	pending sync.WaitGroup // connections
+	over    chan struct{}  // closed when closed is set
 
 	mu        sync.Mutex
 	offers    []scorer.Offer
 	listeners []net.Listener
 	conns     map[*serverConn]bool
 	closed    bool
+	full      bool // said that there are MaxConns
 	draining  atomic.Bool
 	inFlight  atomic.Int64
 	offered   atomic.Int64 // len(offers)
@@ -57,16 +73,26 @@ func NewServer(c ServerConfig, h Handler) *Server {
 	if c.MaxBody == 0 {
 		c.MaxBody = 100 << 20
 	}
-	if c.MaxAssembly == 0 {
-		c.MaxAssembly = 256 << 20
+	if c.MaxConns == 0 {
+		c.MaxConns = 1024
+	}
+	if c.MaxHeld == 0 {
+		c.MaxHeld = 1 << 30
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{config: c, handler: h, conns: map[*serverConn]bool{}}
+	return &Server{config: c, handler: h, over: make(chan struct{}), conns: map[*serverConn]bool{}}
 }
 
-// Serve serves l until Close.
+// The pause after a connection that could not be accepted doubles from the first to
+// the last: what the process lacks, such as a file descriptor, comes back.
+const (
+	firstAccept = 5 * time.Millisecond
+	lastAccept  = time.Second
+)
+
+// Serve serves l until Close, or until somebody else closes l.
 func (s *Server) Serve(l net.Listener) error {
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
@@ -75,30 +101,39 @@ func (s *Server) Serve(l net.Listener) error {
 	if closed {
 		_ = l.Close()
 	}
+	pause := firstAccept
 	for {
 		n, err := l.Accept()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			return fmt.Errorf("serve lane: %w", err)
+		if err == nil {
+			pause = firstAccept
+			s.start(n)
+			continue
 		}
-		s.start(n)
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		s.config.Log.Error("connection not accepted; the scorer tries again", "address", l.Addr(), "pause", pause, "error", err)
+		select {
+		case <-s.over:
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastAccept)
 	}
 }
 
 func (s *Server) start(n net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || s.crowded() {
 		_ = n.Close()
 		return
 	}
 	c := &serverConn{conn: newConn(n, nil), server: s}
+	c.read.most = 0 // gateways offer nothing
 	s.conns[c] = true
 	s.pending.Go(func() {
-		err := c.serve()
-		c.fail(err)
+		c.fail(c.serve())
 		c.abandonAll()
 		c.tasks.Wait()
 		s.mu.Lock()
@@ -107,8 +142,19 @@ func (s *Server) start(n net.Conn) {
 			s.announce()
 		}
 		s.mu.Unlock()
-		s.config.Log.Debug("gateway disconnected", "error", err)
+		s.config.Log.Debug("gateway disconnected", "error", c.reason)
 	})
+}
+
+// crowded reports whether there are as many connections as there may be, and says so
+// once. Holding mu.
+func (s *Server) crowded() bool {
+	is := len(s.conns) >= s.config.MaxConns
+	if is && !s.full {
+		s.config.Log.Error("too many connections; further ones are closed", "most", s.config.MaxConns)
+	}
+	s.full = is
+	return is
 }
 
 // greet makes a connection that said hello one of those that the windows are shared
@@ -208,7 +254,10 @@ func (s *Server) idle() bool {
 // server runs any more but requests that the handler still has.
 func (s *Server) Close() error {
 	s.mu.Lock()
-	s.closed = true
+	if !s.closed {
+		s.closed = true
+		close(s.over)
+	}
 	for _, l := range s.listeners {
 		_ = l.Close() // ends Serve
 	}
@@ -223,11 +272,12 @@ func (s *Server) Close() error {
 // serverConn is one connection of a gateway.
 type serverConn struct {
 	*conn
-	server    *Server
-	greeted   bool // it said hello; guarded by server.mu
-	assembled int  // bytes of bodies that are being put together; the reader's
+	server  *Server
+	greeted bool // it said hello; guarded by server.mu
 
-	streams []*Request // by index; guarded by conn.mu
+	// Guarded by conn.mu.
+	streams []*Request // by index
+	bodies  int        // bytes of the requests that are counted
 }
 
 // Request is a request that came over the lane, lent until Reply. Nobody waits at its
@@ -236,11 +286,13 @@ type Request struct {
 	scorer.Request
 
 	conn     *serverConn
+	work     Work // the reader's; nil if there is none
 	stream   uint32
 	offer    uint32
 	total    int
 	refused  *scorer.Error // why its body is read and dropped; nil if it is not
-	complete bool          // guarded by conn.mu
+	counted  bool          // total is in conn.bodies; guarded by conn.mu, as is complete
+	complete bool
 	canceled atomic.Bool
 }
 
@@ -248,6 +300,10 @@ var requests = sync.Pool{New: func() any { return new(Request) }}
 
 // Canceled reports whether nobody waits for the answer any more.
 func (r *Request) Canceled() bool { return r.canceled.Load() }
+
+// Begin says what the request has become, so that it can be withdrawn. To be called
+// before Handle returns, and before Reply.
+func (r *Request) Begin(w Work) { r.work = w }
 
 // Reply answers. The request must not be touched after it; resp is lent until it
 // returns.
@@ -265,19 +321,22 @@ func (r *Request) Reply(resp *scorer.Response) {
 		body = append([]byte(nil), body...) // it goes out after Reply has returned
 	}
 	c.mu.Lock()
-	if i := int(r.stream & 0xffff); i < len(c.streams) && c.streams[i] == r {
-		c.streams[i] = nil
-	}
+	c.leave(r)
 	if !c.dead && !r.canceled.Load() {
+		if c.owed() > c.server.config.MaxHeld {
+			h = header{kind: typeResponse, stream: r.stream, code: uint8(scorer.Overloaded)}
+			body = unread
+		}
 		c.frame(&h, nil, body)
 		c.wake()
 	}
 	c.mu.Unlock()
-	c.server.inFlight.Add(-1)
-	r.recycle()
+	c.server.recycle(r)
 }
 
-func (r *Request) recycle() {
+// recycle ends a request that its connection has forgotten.
+func (s *Server) recycle(r *Request) {
+	s.inFlight.Add(-1)
 	if cap(r.Body) > maxKept {
 		return
 	}
@@ -338,21 +397,15 @@ func (c *serverConn) request(h *header, p []byte) error {
 	r.Kind, r.HeadLength, r.Deadline = scorer.Kind(h.code), int(h.head), scorer.Now().Add(duration(h.left))
 	r.conn, r.stream, r.offer, r.total = c, h.stream, h.offer, int(h.total)
 	p = h.parsePrefix(p, &r.Request)
+	if most := c.server.config.MaxBody; r.total > most {
+		r.refused = scorer.Errorf(scorer.TooLarge, "the request's body exceeds %d bytes", most)
+	}
 	c.server.inFlight.Add(1)
 	if err := c.enter(r); err != nil {
 		c.server.inFlight.Add(-1)
 		return err
 	}
-	more := h.flags&flagMore != 0
-	switch config := &c.server.config; {
-	case r.total > config.MaxBody:
-		r.refused = scorer.Errorf(scorer.TooLarge, "the request's body exceeds %d bytes", config.MaxBody)
-	case more && c.assembled+r.total > config.MaxAssembly:
-		r.refused = scorer.Errorf(scorer.Overloaded, "the scorer has too many large requests; try again later")
-	case more:
-		c.assembled += r.total
-	}
-	return c.part(r, p, more)
+	return c.part(r, p, h.flags&flagMore != 0)
 }
 
 // part takes the next part of a request's body, and begins it after the last.
@@ -366,14 +419,12 @@ func (c *serverConn) part(r *Request, p []byte, more bool) error {
 	if more {
 		return nil
 	}
-	if r.total > chunk && r.refused == nil {
-		c.assembled -= r.total
-	}
 	c.begin(r)
 	return nil
 }
 
-// enter registers a request by its stream.
+// enter registers a request by its stream, and counts its body unless it is refused.
+// Its end is leave.
 func (c *serverConn) enter(r *Request) error {
 	i := int(r.stream & 0xffff)
 	c.mu.Lock()
@@ -384,9 +435,27 @@ func (c *serverConn) enter(r *Request) error {
 	if old := c.streams[i]; old != nil && !old.canceled.Load() {
 		return fmt.Errorf("%w: stream %d is in use", errFrame, r.stream)
 	}
+	c.await()
 	c.streams[i] = r
 	c.held = true
+	if r.refused == nil && c.bodies > 0 && c.bodies+r.total > c.server.config.MaxHeld {
+		r.refused = errCrowded
+	}
+	if r.counted = r.refused == nil; r.counted {
+		c.bodies += r.total
+	}
 	return nil
+}
+
+// leave forgets a request that is over. Holding mu.
+func (c *serverConn) leave(r *Request) {
+	if i := int(r.stream & 0xffff); c.streams[i] == r { // no other took its place when it was cancelled
+		c.streams[i] = nil
+	}
+	if r.counted {
+		c.bodies -= r.total
+		r.counted = false
+	}
 }
 
 // unfinished is the request of a stream that still comes in; nil if it is
@@ -426,10 +495,13 @@ func (c *serverConn) begin(r *Request) {
 	}
 }
 
+// unread is what a gateway is answered that does not read.
+var unread = []byte("the answers before this one were not read in time; ask for less at a time")
+
 var (
 	errLeaving = &scorer.Error{Status: scorer.Unavailable, Message: "the scorer is leaving; try again"}
+	errCrowded = &scorer.Error{Status: scorer.Overloaded, Message: "the scorer has too many large requests; try again later"}
 	errUnknown = &scorer.Error{Status: scorer.Unavailable, Message: "the scorer does not offer this version; try again"}
-	errGone    = &scorer.Error{Status: scorer.Canceled, Message: "cancelled"}
 )
 
 // refuse answers a request that is not begun.
@@ -440,46 +512,48 @@ func (c *serverConn) refuse(r *Request, err *scorer.Error) {
 	r.Reply(&resp)
 }
 
-// cancel gives up a request that its gateway does not wait for any more. One that
-// is not complete ends here; the handler ends the others.
+// cancel gives up a request that its gateway does not wait for any more, and what is
+// not yet sent of its answer.
 func (c *serverConn) cancel(stream uint32) {
 	c.mu.Lock()
-	r := c.unfinished(stream)
-	if i := int(stream & 0xffff); i < len(c.streams) && c.streams[i] != nil && c.streams[i].stream == stream {
-		c.streams[i].canceled.Store(true)
+	c.unqueue(stream)
+	i := int(stream & 0xffff)
+	if i >= len(c.streams) || c.streams[i] == nil || c.streams[i].stream != stream {
+		c.mu.Unlock()
+		return
 	}
+	r := c.streams[i]
+	over := c.giveUp(r)
 	c.mu.Unlock()
-	if r != nil {
-		c.drop(r)
+	if over {
+		c.server.recycle(r)
 		return
 	}
 	c.server.handler.Canceled()
 }
 
-// drop ends a request that is not complete.
-func (c *serverConn) drop(r *Request) {
-	if r.total > chunk && r.refused == nil {
-		c.assembled -= r.total
+// giveUp ends a request if it is not complete or has not begun, and reports whether it
+// did. Else the handler ends it. Holding mu.
+func (c *serverConn) giveUp(r *Request) (over bool) {
+	r.canceled.Store(true)
+	if over = !r.complete || r.work != nil && r.work.Withdraw(); over {
+		c.leave(r)
 	}
-	c.refuse(r, errGone)
+	return over
 }
 
 // abandonAll gives up what a lost connection had in flight.
 func (c *serverConn) abandonAll() {
-	var incomplete []*Request
+	var over []*Request
 	c.mu.Lock()
 	for _, r := range c.streams {
-		if r == nil {
-			continue
-		}
-		r.canceled.Store(true)
-		if !r.complete {
-			incomplete = append(incomplete, r)
+		if r != nil && c.giveUp(r) {
+			over = append(over, r)
 		}
 	}
 	c.mu.Unlock()
-	for _, r := range incomplete {
-		c.drop(r)
+	for _, r := range over {
+		c.server.recycle(r)
 	}
 	c.server.handler.Canceled()
 }

@@ -14,8 +14,9 @@ import (
 // silent is a request beyond a wire whose answer nobody reads.
 type silent chan struct{}
 
-func (silent) Canceled() bool           { return false }
-func (s silent) Reply(*scorer.Response) { s <- struct{}{} }
+func (silent) Begin(interface{ Withdraw() bool }) {}
+func (silent) Canceled() bool                     { return false }
+func (s silent) Reply(*scorer.Response)           { s <- struct{}{} }
 
 func TestARequestAllocatesNothing(t *testing.T) {
 	s, v := single(t, &device{}, 1)

@@ -297,11 +297,13 @@ func TestATimeoutBoundsTheWaitForTheDevice(t *testing.T) {
 
 // reply keeps the answer to a request beyond a wire.
 type reply struct {
+	work interface{ Withdraw() bool }
 	gone atomic.Bool
 	got  chan scorer.Response
 }
 
-func (r *reply) Canceled() bool { return r.gone.Load() }
+func (r *reply) Begin(w interface{ Withdraw() bool }) { r.work = w }
+func (r *reply) Canceled() bool                       { return r.gone.Load() }
 func (r *reply) Reply(resp *scorer.Response) {
 	kept := *resp
 	kept.Body = bytes.Clone(resp.Body)
@@ -331,6 +333,39 @@ func TestBeyondAWireTheAnswersAreTheSame(t *testing.T) {
 	s.Start()
 	if got := <-r.got; got.Status != scorer.Canceled {
 		t.Errorf("a request that nobody waits for: %v", got.Status)
+	}
+}
+
+// Who leaves beyond a wire leaves the queue at once, and hears nothing; what runs goes on.
+func TestARequestBeyondAWireIsWithdrawn(t *testing.T) {
+	d := &device{}
+	s, v := single(t, d, 1)
+	d.gate = make(chan struct{})
+	var all []*reply
+	for range 4 { // two run, two wait
+		r := &reply{got: make(chan scorer.Response, 1)}
+		all = append(all, r)
+		v.Put(*request(time.Minute), r)
+		s.Start()
+	}
+	until(t, "busy", func() bool { return d.inside.Load() == 2 && v.Waiting() == 2 })
+	withdrawn := 0
+	for _, r := range all {
+		if r.work.Withdraw() {
+			withdrawn++
+			r.got <- scorer.Response{Status: scorer.Canceled} // blocks where there was a Reply
+		}
+	}
+	if withdrawn != 2 || v.Waiting() != 0 {
+		t.Errorf("%d were withdrawn, %d wait", withdrawn, v.Waiting())
+	}
+	close(d.gate)
+	answered := map[scorer.Status]int{}
+	for _, r := range all {
+		answered[(<-r.got).Status]++
+	}
+	if got := v.Statistics().Failures[scorer.FailureCanceled]; answered[scorer.OK] != 2 || got != 2 {
+		t.Errorf("answered %v; %d are counted as cancelled", answered, got)
 	}
 }
 

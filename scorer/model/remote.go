@@ -12,6 +12,9 @@ import (
 
 // Pending is a request that came over a wire and is answered later.
 type Pending interface {
+	// Begin is called by Put, before any other: until Reply returns w.Withdraw takes
+	// the request back if no run has begun it. True: it is over, without a Reply.
+	Begin(w interface{ Withdraw() bool })
 	// Canceled reports whether nobody wants the answer any more.
 	Canceled() bool
 	// Reply answers, exactly once; resp is lent until it returns.
@@ -40,6 +43,7 @@ const inlineBody = 64 << 10
 func (v *Version) Put(req scorer.Request, p Pending) {
 	r := remotes.Get().(*remote)
 	r.version, r.pending, r.req = v, p, req
+	p.Begin(r)
 	if len(req.Body) <= inlineBody {
 		r.put()
 		return
@@ -79,6 +83,10 @@ func (r *remote) put() {
 		return
 	}
 	err := v.decode(&r.req, &r.infer, &r.job)
+	if err == nil && r.pending.Canceled() {
+		err = errLeft
+		v.tally.fail(errLeft.Status, 0)
+	}
 	if err == nil {
 		if err = v.queue.Put(&r.job); err == nil {
 			return
@@ -86,6 +94,19 @@ func (r *remote) put() {
 	}
 	fail(&r.resp, err)
 	r.reply()
+}
+
+var errLeft = &scorer.Error{Status: scorer.Canceled, Message: "the request was cancelled before it was queued"}
+
+// Withdraw takes r out of the queue; see Pending. One that is being decoded is not in
+// it, and finds out itself.
+func (r *remote) Withdraw() bool {
+	if !r.version.queue.Remove(&r.job) {
+		return false
+	}
+	r.version.count(&r.job, errLeft)
+	r.free()
+	return true
 }
 
 // Hold implements batch.Owner.
@@ -112,6 +133,11 @@ func (r *remote) Done(job *batch.Job, out []tensor.Tensor, err error) {
 func (r *remote) reply() {
 	r.version.note(&r.req, &r.resp)
 	r.pending.Reply(&r.resp)
+	r.free()
+}
+
+// free gives r back.
+func (r *remote) free() {
 	r.version, r.pending, r.req = nil, nil, scorer.Request{}
 	if cap(r.resp.Body) <= maxKept && r.infer.Size() <= maxKept {
 		remotes.Put(r)

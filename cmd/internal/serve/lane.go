@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -54,6 +55,7 @@ func Scorer(ctx context.Context, o Options) error {
 		}
 		server.Announce(s.put(stage.Versions()))
 		stage.Commit()
+		s.drop(stage.Versions())
 		return nil
 	}
 	started := func() {
@@ -97,10 +99,10 @@ func laneCerts(ctx context.Context, o Options) (*certs.Certs, error) {
 // shelf finds the version that a gateway means by an offer's number. A number is
 // never used for another version again.
 type shelf struct {
-	start    func()     // has run what was put
-	abandon  func()     // ends what runs for nobody
-	mu       sync.Mutex // of writers
-	versions atomic.Pointer[[]*model.Version]
+	start    func()                           // has run what was put
+	abandon  func()                           // ends what runs for nobody
+	mu       sync.Mutex                       // of writers
+	versions atomic.Pointer[[]*model.Version] // by number; nil where one is gone
 }
 
 func newShelf(start, abandon func()) *shelf {
@@ -110,35 +112,58 @@ func newShelf(start, abandon func()) *shelf {
 }
 
 // put makes versions what is offered; those that were and are not any more keep
-// their number, without a window.
+// their number, without a window, and are served until drop.
 func (s *shelf) put(versions map[model.Key]*model.Version) []scorer.Offer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := append([]*model.Version(nil), *s.versions.Load()...)
-	known := map[*model.Version]bool{}
-	for _, v := range list {
-		known[v] = true
+	added := setOf(versions)
+	list := slices.Clone(*s.versions.Load())
+	offers := make([]scorer.Offer, len(list), len(list)+len(added))
+	for i, v := range list {
+		if added[v] {
+			offers[i] = v.Offer()
+			delete(added, v)
+		}
 	}
-	current := map[*model.Version]bool{}
+	for v := range added {
+		list, offers = append(list, v), append(offers, v.Offer())
+	}
+	s.versions.Store(&list)
+	return offers
+}
+
+func setOf(versions map[model.Key]*model.Version) map[*model.Version]bool {
+	set := make(map[*model.Version]bool, len(versions))
 	for _, v := range versions {
-		current[v] = true
-		if !known[v] {
-			list = append(list, v)
+		set[v] = true
+	}
+	return set
+}
+
+// drop forgets all but versions, of which the others are closed.
+func (s *shelf) drop(versions map[model.Key]*model.Version) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	current := setOf(versions)
+	list := slices.Clone(*s.versions.Load())
+	for i, v := range list {
+		if !current[v] {
+			list[i] = nil
 		}
 	}
 	s.versions.Store(&list)
-	offers := make([]scorer.Offer, len(list))
-	for i, v := range list {
-		if offers[i] = v.Offer(); !current[v] {
-			offers[i].Window = 0
-		}
-	}
-	return offers
 }
 
 // Handle implements lane.Handler.
 func (s *shelf) Handle(offer int, r *lane.Request) {
-	(*s.versions.Load())[offer].Put(r.Request, r)
+	v := (*s.versions.Load())[offer]
+	if v == nil {
+		resp := scorer.Response{NotStarted: true}
+		resp.Fail(scorer.Unavailable, "this version is being replaced; send the request again")
+		r.Reply(&resp)
+		return
+	}
+	v.Put(r.Request, r)
 }
 
 // Handled implements lane.Handler.

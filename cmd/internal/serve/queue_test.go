@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -212,5 +213,75 @@ func TestTheScorersQueueIsByClassAndFairToCallers(t *testing.T) {
 				t.Errorf("beyond a lane: %v: request %d is %q of %q", beyond, want, got, order)
 			}
 		}
+	}
+}
+
+// A caller who leaves frees its place in the scorer's queue at once, in one process as
+// beyond a lane.
+func TestWhoLeavesLeavesTheScorersQueue(t *testing.T) {
+	for _, beyond := range []bool{false, true} {
+		b := newBench(t, beyond)
+		b.device.shut.Store(true)
+		b.ask("stays", "")
+		var calls []*gateway.Call
+		var left sync.WaitGroup
+		for range 5 {
+			before, c := b.there(), b.path.Call()
+			c.Name, c.Credential = []byte("digits"), []byte("leaves")
+			c.SetBody(scorer.OIP, 0, row)
+			calls = append(calls, c)
+			left.Go(func() { b.path.Serve(c) })
+			b.until("there", func() bool { return b.there() > before })
+		}
+		for _, c := range calls {
+			c.Leave()
+		}
+		left.Wait()
+		b.until("without those who left", func() bool { return b.version.Waiting() == 0 })
+		for _, c := range calls {
+			if c.Response.Status != scorer.Canceled {
+				t.Errorf("beyond a lane: %v: answered %v", beyond, c.Response.Status)
+			}
+			b.path.Done(c)
+		}
+		b.drain(1)
+	}
+}
+
+// A version that is gone leaves nothing behind but its number, which is never another's.
+func TestTheShelfForgetsWhatIsGone(t *testing.T) {
+	s := newShelf(func() {}, func() {})
+	key := model.Key{Endpoint: "digits", Version: "v"}
+	var last *model.Version
+	for n := range 10 {
+		last = &model.Version{}
+		current := map[model.Key]*model.Version{key: last}
+		if offers := s.put(current); len(offers) != n+1 {
+			t.Errorf("reload %d: number %d is offered", n, len(offers)-1)
+		}
+		s.drop(current)
+	}
+	list := *s.versions.Load()
+	if slices.ContainsFunc(list[:9], func(v *model.Version) bool { return v != nil }) || list[9] != last {
+		t.Errorf("after ten reloads there are %v", list)
+	}
+	server := lane.NewServer(lane.ServerConfig{}, s)
+	server.Announce([]scorer.Offer{{Window: 1}}) // as a gateway knew it that has not heard
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "lane"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	served, offered := make(chan error, 1), make(chan []*lane.Remote, 10)
+	go func() { served <- server.Serve(l) }()
+	client := lane.Dial(lane.ClientConfig{Network: "unix", Address: l.Addr().String(), OnOffers: func(list []*lane.Remote) { offered <- list }})
+	req := scorer.Request{Deadline: scorer.Now().Add(time.Minute), Wait: scorer.NewWaiter()}
+	var resp scorer.Response
+	if (<-offered)[0].Score(&req, &resp); resp.Status != scorer.Unavailable || !resp.NotStarted {
+		t.Errorf("a request for one that is gone was answered %v %s", resp.Status, resp.Body)
+	}
+	_ = client.Close()
+	_ = server.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }

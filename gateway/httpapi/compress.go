@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"strconv"
 	"sync"
 
@@ -69,7 +70,7 @@ var errRoom = errors.New("no room")
 // would become larger than MaxBody is refused when it has, and what it becomes
 // counts among the large ones.
 func (s *Server) inflate(ctx *fasthttp.RequestCtx) ([]byte, scorer.Status, string) {
-	name := string(ctx.Request.Header.PeekBytes(keyEncoding))
+	name := strings.ToLower(string(ctx.Request.Header.PeekBytes(keyEncoding)))
 	body := ctx.Request.Body()
 	switch name {
 	case "gzip", "zstd":

@@ -128,7 +128,7 @@ func (c *conn) read(b []byte) (int, error) {
 		p := c.phase()
 		switch {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			if err == io.EOF && p == reading {
+			if p == reading && (err == io.EOF || errors.Is(err, net.ErrClosed)) {
 				err = io.ErrUnexpectedEOF // so that the end of every request is told
 			}
 			return 0, err
@@ -157,6 +157,9 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		n += m
 	}
 	c.state.Store(before)
+	if p, _ := split(before); p == reading {
+		return len(b), nil // that the client may go on: the read of what it sends tells what is wrong
+	}
 	return n, err
 }
 

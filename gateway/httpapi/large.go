@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 
@@ -9,10 +10,11 @@ import (
 	"sluice.dev/scorer"
 )
 
-// Large bodies of a declared length are let in before memory is allocated for them: their request must
-// have a valid credential, and the sum of what is declared at a time is bounded.
-// Small ones are read first, since to look at them twice costs more than they do;
-// chunked ones take memory only as they come.
+// Large bodies are let in before memory is allocated for them: their request must
+// have a valid credential, and the sum of what is declared at a time is bounded. One
+// in chunks declares nothing, but the library allocates what a chunk does: until it
+// has been read it counts with as much as it may have.
+// Small ones are read first, since to look at them twice costs more than they do.
 const largeBody = 64 << 10 // bytes
 
 // large is the sum of the large bodies that are being read or served.
@@ -21,27 +23,46 @@ type large struct {
 
 	mu   sync.Mutex
 	sum  int64
-	each map[*fasthttp.RequestHeader]int64 // what a request has reserved
+	each map[*fasthttp.RequestHeader]reserved
+}
+
+// reserved is what a request has of the sum.
+type reserved struct {
+	bytes int64
+	none  bool // there was no room for it
 }
 
 // enter reserves n more bytes for a request. False: there is no room.
 func (l *large) enter(h *fasthttp.RequestHeader, n int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sum+n > l.most {
-		return false
+	r := l.each[h]
+	if r.none = l.sum+n > l.most; !r.none {
+		l.sum += n
+		r.bytes += n
 	}
-	l.sum += n
-	l.each[h] += n
-	return true
+	l.each[h] = r
+	return !r.none
 }
 
-// leave gives back what a request has reserved, if it has.
-func (l *large) leave(h *fasthttp.RequestHeader) {
+// leave gives back what a request has reserved, if it has, and returns that.
+func (l *large) leave(h *fasthttp.RequestHeader) reserved {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sum -= l.each[h]
+	r := l.each[h]
+	l.sum -= r.bytes
 	delete(l.each, h)
+	return r
+}
+
+// keep gives back all but n bytes of what a request has reserved, if it has.
+func (l *large) keep(h *fasthttp.RequestHeader, n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r, ok := l.each[h]; ok && r.bytes > n {
+		l.sum -= r.bytes - n
+		l.each[h] = reserved{bytes: n}
+	}
 }
 
 // bytes is the sum.
@@ -51,22 +72,29 @@ func (l *large) bytes() int64 {
 	return l.sum
 }
 
+// inChunks is the length of a body in chunks, as the library says it.
+const inChunks = -1
+
 // received is called between a request's head and its body. A large body that is
 // not let in gets a limit that it exceeds; tooLarge answers.
 func (s *Server) received(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) {
 	n := h.ContentLength()
-	if n <= largeBody || n > s.config.MaxBody || !h.IsPost() {
+	if n == inChunks {
+		n = int(min(int64(s.config.MaxBody), s.large.most))
+		c.MaxRequestBodySize = n
+	}
+	if n <= largeBody || n > s.config.MaxBody {
 		return c
 	}
-	if !s.mayCall(h) || !s.large.enter(h, int64(n)) {
-		c.MaxRequestBodySize = 1
+	if !h.IsPost() || !s.mayCall(h) || !s.large.enter(h, int64(n)) {
+		c.MaxRequestBodySize = largeBody
 	}
 	return c
 }
 
 // mayCall reports whether the caller may call the endpoint that a request names.
 func (s *Server) mayCall(r *fasthttp.RequestHeader) bool {
-	t := parse(r.RequestURI())
+	t := parse(bytes.Clone(r.RequestURI())) // which is needed as it is
 	name, ok := unescape(t.name)
 	if !t.op.post() || !ok {
 		return false
@@ -77,19 +105,24 @@ func (s *Server) mayCall(r *fasthttp.RequestHeader) bool {
 }
 
 // tooLarge answers a request whose body exceeds its limit: the server's, or the one
-// that received set. Whom the path refuses, it refuses without the body, too.
-func (s *Server) tooLarge(ctx *fasthttp.RequestCtx) {
-	h := &ctx.Request.Header
-	switch n := h.ContentLength(); {
-	case n <= largeBody || n > s.config.MaxBody: // a chunked one has no length
-		s.watch.refused[whyBody].Add(1)
-		s.refuse(ctx, fasthttp.StatusRequestEntityTooLarge, fmt.Sprintf("the request's body exceeds %d bytes", s.config.MaxBody))
-	case s.mayCall(h):
-		s.watch.refused[whyLarge].Add(1)
+// that received set. Whom the path refuses, it refuses without the body, too; but of a
+// request with a body in chunks the library has forgotten the head.
+func (s *Server) tooLarge(ctx *fasthttp.RequestCtx, r reserved) {
+	say := func(why why, status int, format string, args ...any) {
+		s.watch.refused[why].Add(1)
+		s.refuse(ctx, status, fmt.Sprintf(format, args...))
+	}
+	switch n := ctx.Request.Header.ContentLength(); {
+	case r.bytes > 0, n > s.config.MaxBody, s.config.MaxBody <= largeBody:
+		say(whyBody, fasthttp.StatusRequestEntityTooLarge, "the request's body exceeds %d bytes", s.config.MaxBody)
+	case r.none:
 		hint(&ctx.Response, scorer.Overloaded)
-		s.refuse(ctx, code(scorer.Overloaded), "too many large requests at a time; try again later")
-	default:
+		say(whyLarge, code(scorer.Overloaded), "too many large requests at a time; try again later")
+	case n > largeBody:
 		s.handle(ctx)
+	default:
+		say(whyBody, fasthttp.StatusRequestEntityTooLarge,
+			"the request's body exceeds %d bytes, which is the most without a valid credential for the endpoint that it calls", largeBody)
 	}
 	hangUp(ctx) // the body was not read
 }

@@ -85,7 +85,7 @@ func New(p *gateway.Path, c Config) *Server {
 		c.Triton = triton.New(triton.Config{Path: p})
 	}
 	s := &Server{config: c, path: p, watch: newWatch(&c), turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
-	s.large = large{most: c.MaxLarge, each: map[*fasthttp.RequestHeader]int64{}}
+	s.large = large{most: c.MaxLarge, each: map[*fasthttp.RequestHeader]reserved{}}
 	s.http = &fasthttp.Server{
 		Handler:               s.handle,
 		ErrorHandler:          s.broken,
@@ -174,7 +174,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.recovered(ctx)
-	if r := &ctx.Request.Header; r.ContentLength() > largeBody {
+	if r := &ctx.Request.Header; r.ContentLength() > largeBody || r.ContentLength() <= 0 && r.IsPost() { // in chunks, or in none
+		s.large.keep(r, int64(len(ctx.Request.Body())))
 		defer s.large.leave(r)
 	}
 	client := ctx.Conn().(*conn)
@@ -241,9 +242,7 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
 		c.Response.Fail(status, message)
 	} else {
-		client.begin(c)
-		s.path.Serve(c)
-		client.end()
+		s.serve(client, c)
 	}
 	wanted := s.config.Access.Wants(code(c.Response.Status) >= fasthttp.StatusInternalServerError)
 	s.answer(ctx, c, &h, t)
@@ -251,6 +250,13 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 		s.access(ctx, c, &h, began)
 	}
 	s.path.Done(c)
+}
+
+// serve serves a call for which client waits.
+func (s *Server) serve(client *conn, c *gateway.Call) {
+	client.begin(c)
+	defer client.end()
+	s.path.Serve(c)
 }
 
 // prepare fills in the call. A status other than OK answers it at once.
@@ -314,7 +320,7 @@ func encode(c *gateway.Call, o op, headLength int, body []byte) (scorer.Status, 
 
 // broken answers what the HTTP library could not read, and the connection closes.
 func (s *Server) broken(ctx *fasthttp.RequestCtx, err error) {
-	s.large.leave(&ctx.Request.Header)
+	reserved := s.large.leave(&ctx.Request.Header)
 	var unclean *unclean
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error
@@ -326,7 +332,7 @@ func (s *Server) broken(ctx *fasthttp.RequestCtx, err error) {
 		s.count(badHead.status)
 		s.refuse(ctx, badHead.status, badHead.message)
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		s.tooLarge(ctx)
+		s.tooLarge(ctx, reserved)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		s.refuse(ctx, fasthttp.StatusRequestTimeout, "the request did not arrive in time")
 	default:

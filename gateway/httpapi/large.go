@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"fmt"
 	"sync"
 
@@ -94,7 +93,7 @@ func (s *Server) received(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) 
 
 // mayCall reports whether the caller may call the endpoint that a request names.
 func (s *Server) mayCall(r *fasthttp.RequestHeader) bool {
-	t := parse(bytes.Clone(r.RequestURI())) // which is needed as it is
+	t := parse(r.RequestURI())
 	name, ok := unescape(t.name)
 	if !t.op.post() || !ok {
 		return false

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"fmt"
 	"sync"
 
@@ -92,9 +91,11 @@ func (s *Server) received(h *fasthttp.RequestHeader) (c fasthttp.RequestConfig) 
 	return c
 }
 
-// mayCall reports whether the caller may call the endpoint that a request names.
-func (s *Server) mayCall(r *fasthttp.RequestHeader) bool {
-	t := parse(bytes.Clone(r.RequestURI())) // which is needed as it is
+// mayCall reports whether the caller may call the endpoint that a request names. A bug
+// that it meets, whoever answers meets again, and tells.
+func (s *Server) mayCall(r *fasthttp.RequestHeader) (may bool) {
+	defer func() { _ = recover() }()
+	t := parse(r.RequestURI())
 	name, ok := unescape(t.name)
 	if !t.op.post() || !ok {
 		return false

@@ -238,6 +238,7 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 		defer s.large.leave(&ctx.Request.Header)
 	}
 	c := s.path.Call()
+	defer s.path.Done(c) // also where a scorer has a bug
 	c.ID = header.AppendRequestID(c.ID, h.requestID)
 	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
 		c.Response.Fail(status, message)
@@ -249,7 +250,6 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 	if wanted {
 		s.access(ctx, c, &h, began)
 	}
-	s.path.Done(c)
 }
 
 // serve serves a call for which client waits.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -326,6 +327,7 @@ func run(ctx context.Context, o Options, k *keeper, apply configure, started fun
 	changed := make(chan struct{})
 	var keys atomic.Pointer[[]string]
 	keys.Store(keyFiles(endpoints))
+	maps.Copy(seen, watch.Now(*keys.Load()))
 	go watch.Files(ctx, seen, func() []string { return append([]string{o.File}, *keys.Load()...) }, func() {
 		select {
 		case changed <- struct{}{}:

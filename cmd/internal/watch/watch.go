@@ -28,10 +28,10 @@ func Now(paths []string) Seen {
 	return s
 }
 
-// before reports whether content of s is another now. Of other files nothing is known.
+// before reports whether now has other content than s, or of more files.
 func (s Seen) before(now Seen) bool {
-	for path, was := range s {
-		if is, ok := now[path]; ok && is != was {
+	for path, is := range now {
+		if was, ok := s[path]; !ok || is != was {
 			return true
 		}
 	}

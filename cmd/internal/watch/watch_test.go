@@ -43,8 +43,11 @@ func TestChangesAreSeen(t *testing.T) {
 	if seen.before(Now([]string{link})) {
 		t.Error("a file of another kind counts")
 	}
-	if seen.before(Now([]string{link, filepath.Join(dir, "two")})) {
-		t.Error("a file that is watched from now on counts")
+	if !seen.before(Now([]string{link, filepath.Join(dir, "two")})) {
+		t.Error("a file that was not looked at does not count")
+	}
+	if seen.before(Now(nil)) {
+		t.Error("a file that is not watched any more counts")
 	}
 	write(t, filepath.Join(dir, "one", "endpoint.yaml"), "other")
 	if !seen.before(Now([]string{link})) {

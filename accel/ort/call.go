@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -19,6 +20,7 @@ import (
 type instance struct {
 	session *ort.DynamicAdvancedSession
 	sig     *tensor.Signature
+	long    atomic.Bool // how it was with the call that found out last: its run lasted longRun
 }
 
 // Signature implements accel.Instance.
@@ -41,7 +43,7 @@ func (m *instance) Bind(in, out []tensor.Tensor) (accel.Call, error) {
 	if err := accel.Check(m.sig, in, out); err != nil {
 		return nil, err
 	}
-	c := &call{model: m, outputs: make([]ort.Value, len(out)), views: make([]tensor.Tensor, len(out))}
+	c := &call{model: m, long: m.long.Load(), outputs: make([]ort.Value, len(out)), views: make([]tensor.Tensor, len(out))}
 	if err := c.bind(in, out); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -63,14 +65,15 @@ type call struct {
 	views   []tensor.Tensor // the outputs
 	binding *ort.IoBinding  // nil where an output is not given
 
-	long bool // the last run lasted longRun
+	long bool // the last run lasted longRun; before the first, another call's did
 
 	mu      sync.Mutex
 	options *ort.RunOptions // of runs that can be terminated; nil before one was long
 	over    bool            // it was terminated
 }
 
-// longRun is what a run must last so that the next one can be terminated: that
+// longRun is what a run must last so that the call's next one can be terminated, and
+// the first one of a new call (where a dimension is free, every run has its own): that
 // costs a few allocations, since the runtime's Go binding has no options for
 // runs over a binding.
 const longRun = time.Millisecond
@@ -178,7 +181,10 @@ func (c *call) Run() error {
 	} else {
 		err = c.runDynamic(options)
 	}
-	c.long = time.Since(began) >= longRun
+	if long := time.Since(began) >= longRun; long != c.long {
+		c.long = long
+		c.model.long.Store(long)
+	}
 	return err
 }
 

@@ -80,7 +80,6 @@ type Set struct {
 	digests digests
 	runners map[string]*batch.Runner        // by driver and device
 	started atomic.Pointer[[]*batch.Runner] // all of runners
-	slots   map[string]int
 	current map[Key]*Version
 	serving atomic.Pointer[map[Key]*Version] // current, for anybody
 	closing sync.WaitGroup
@@ -90,7 +89,7 @@ type Set struct {
 func NewSet(drivers []accel.Driver, o Observer, log *slog.Logger) *Set {
 	s := &Set{
 		drivers: map[string]accel.Driver{}, observer: o, log: log,
-		digests: digests{}, runners: map[string]*batch.Runner{}, slots: map[string]int{}, current: map[Key]*Version{},
+		digests: digests{}, runners: map[string]*batch.Runner{}, current: map[Key]*Version{},
 	}
 	for _, d := range drivers {
 		s.drivers[d.Name()] = d
@@ -300,8 +299,8 @@ func (s *Set) open(c Config, driver string, device accel.Device, inst accel.Inst
 		config: c, inst: inst, device: device, queue: r.Open(inst, o), tally: counts, reach: reach, log: s.log,
 		offer: scorer.Offer{
 			Endpoint: c.Endpoint, Version: c.Version, Platform: "onnxruntime_onnx", Digest: c.digest,
-			// Two batches per slot: one that runs, and one that gathers meanwhile.
-			Window: 2 * device.Slots * o.Limit, Signature: *inst.Signature(), Kinds: scorer.Kinds, Config: document,
+			// Two batches per run that goes beside others: one that runs, and one that gathers.
+			Window: 2 * max(device.Slots/max(o.Width, 1), 1) * o.Limit, Signature: *inst.Signature(), Kinds: scorer.Kinds, Config: document,
 		},
 	}
 }

@@ -85,11 +85,12 @@ func New(p *gateway.Path, c Config) *Server {
 		c.Triton = triton.New(triton.Config{Path: p})
 	}
 	s := &Server{config: c, path: p, watch: newWatch(&c), turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
-	s.large = large{most: c.MaxLarge, each: map[*fasthttp.RequestHeader]int64{}}
+	s.large.most, s.large.each, s.large.from = c.MaxLarge, int64(c.MaxBody), int64(max(largeBody, c.MaxHeader))
 	s.http = &fasthttp.Server{
 		Handler:               s.handle,
 		ErrorHandler:          s.broken,
 		HeaderReceived:        s.received,
+		ExpectHandler:         s.expects,
 		ConnState:             changed,
 		Name:                  "sluice",
 		Concurrency:           2 * c.MaxConnections, // never reached: the listener counts
@@ -108,7 +109,9 @@ func New(p *gateway.Path, c Config) *Server {
 }
 
 // framer is for a new connection.
-func (s *Server) framer() framer { return framer{most: s.config.MaxHeader, fields: s.config.MaxFields} }
+func (s *Server) framer() framer {
+	return framer{most: s.config.MaxHeader, fields: s.config.MaxFields, large: s.large.from}
+}
 
 // silent drops the library's log: what it says is a client's fault, and clients
 // are told.
@@ -174,10 +177,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.recovered(ctx)
-	if r := &ctx.Request.Header; r.ContentLength() > largeBody {
-		defer s.large.leave(r)
-	}
 	client := ctx.Conn().(*conn)
+	defer client.release()
 	client.enter(serving)
 	r := &ctx.Request.Header
 	t := parse(r.RequestURI())
@@ -232,9 +233,6 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 	began := scorer.Instant(0)
 	if s.config.Access.Log != nil {
 		began = scorer.Now()
-	}
-	if h.encoded {
-		defer s.large.leave(&ctx.Request.Header)
 	}
 	c := s.path.Call()
 	c.ID = header.AppendRequestID(c.ID, h.requestID)
@@ -314,19 +312,21 @@ func encode(c *gateway.Call, o op, headLength int, body []byte) (scorer.Status, 
 
 // broken answers what the HTTP library could not read, and the connection closes.
 func (s *Server) broken(ctx *fasthttp.RequestCtx, err error) {
-	s.large.leave(&ctx.Request.Header)
-	var unclean *unclean
+	client := ctx.Conn().(*conn)
+	client.release()
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error
 	switch {
-	case errors.As(err, &unclean):
-		s.count(unclean.status)
-		s.refuse(ctx, unclean.status, unclean.message)
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		s.tooLarge(ctx)
+	case client.unclean == noRoom:
+		s.full(ctx)
+	case client.unclean != nil:
+		s.count(client.unclean.status)
+		s.refuse(ctx, client.unclean.status, client.unclean.message)
 	case errors.As(err, &small):
 		s.count(badHead.status)
 		s.refuse(ctx, badHead.status, badHead.message)
-	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		s.tooLarge(ctx)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		s.refuse(ctx, fasthttp.StatusRequestTimeout, "the request did not arrive in time")
 	default:

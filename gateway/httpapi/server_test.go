@@ -196,11 +196,11 @@ func TestLargeBodiesAreLetInFirst(t *testing.T) {
 	if _, err := io.WriteString(slow, head("e", key)+"a"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "let in", func() bool { return server.large.bytes() > 0 })
+	until(t, "let in", func() bool { return server.large.sum.Load() > 0 })
 	f(503, head("e", key))
 	f(200, strings.Replace(head("e", key), fmt.Sprint(len(body)), "3", 1)+"abc") // small ones go on
 	slow.Close()
-	until(t, "given back", func() bool { return server.large.bytes() == 0 })
+	until(t, "given back", func() bool { return server.large.sum.Load() == 0 })
 	f(200, head("e", key)+body)
 }
 

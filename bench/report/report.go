@@ -280,17 +280,6 @@ func (r *Report) versions() [][]string {
 	return rows
 }
 
-func (r *Report) row(m Measure) []string {
-	row := []string{m.Name}
-	for _, t := range r.Targets {
-		row = append(row, mean(t, m))
-	}
-	for _, t := range r.Targets[1:] {
-		row = append(row, ratio(t.Ratio(m, r.Targets[0])))
-	}
-	return row
-}
-
 func mean(t *Target, m Measure) string {
 	i := t.Mean(m)
 	if math.IsNaN(i.Mid) {

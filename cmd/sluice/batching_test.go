@@ -35,10 +35,16 @@ func TestPlans(t *testing.T) {
 	if err != nil || !strings.Contains(out, "\n2 replicas answer 110000 requests per second") {
 		t.Errorf("%v\n%s", err, out)
 	}
+	var p planned
+	out, err = said(planCommand(), "--rate", "110000", "--p99", "50ms", "--times", "1=20us,64=640us", "-o", "json")
+	if e := json.Unmarshal([]byte(out), &p); err != nil || e != nil || p.Replicas != 2 || len(p.Tried) != 1 || p.Tried[0].P99 <= 0 || p.Limit != 64 {
+		t.Errorf("%v, %v\n%s", err, e, out)
+	}
 	for want, args := range map[string][]string{
 		"longer than --p99": {"--rate", "10", "--p99", "1ms", "--times", "1=2ms"},
 		"--max-replicas is": {"--rate", "1e9", "--p99", "1s", "--times", "1=2ms"},
 		"do not answer":     {"--rate", "100", "--p99", "2200us", "--times", "1=2ms", "--max-replicas", "3"},
+		"--output yaml":     {"--rate", "10", "--p99", "1s", "--times", "1=2ms", "-o", "yaml"},
 		"--rate 0":          {"--p99", "1ms", "--times", "1=2ms"},
 	} {
 		if out, err := said(planCommand(), args...); err == nil || !strings.Contains(err.Error(), want) {

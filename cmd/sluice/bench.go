@@ -74,6 +74,7 @@ test ended early, such as by an interrupt: what was measured until then is repor
 func (o *benchOptions) flags(c *cobra.Command) {
 	f := c.Flags()
 	f.Float64SliceVar(&o.rate, "rate", nil, "requests per second; several for --arrivals step (one after the other) and ramp (from,to); none for a closed loop")
+	f.Lookup("rate").DefValue = ""
 	f.StringVar(&o.arrivals, "arrivals", "poisson", "how requests come at --rate: poisson, constant, step or ramp")
 	f.StringVar(&o.trace, "trace", "", "file of the times of requests to repeat, without a warm-up, one a line: seconds first, or JSON with a member time, such as an access log")
 	f.IntVar(&o.plan.Connections, "connections", 32, "connections that are opened at the start")

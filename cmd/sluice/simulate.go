@@ -89,6 +89,7 @@ func (o *simulateOptions) flags(c *cobra.Command) {
 	f.StringVar(&o.arrivals, "arrivals", "poisson", "how requests come: "+strings.Join(arrivalKinds, ", "))
 	f.StringVar(&o.trace, "trace", "", "file of the times of requests, as for 'sluice bench': seconds first on each line, or JSON with a member time, such as an access log")
 	f.Float64SliceVar(&o.rate, "rate", nil, "requests per second, several for a column each; those of --trace are stretched to it")
+	f.Lookup("rate").DefValue = ""
 	f.IntVar(&o.requests, "requests", 20_000, "requests of each column, and most of --trace, of which it is all by default")
 	f.IntSliceVar(&o.callers, "callers", []int{1, 8, 64}, "callers of --arrivals closed, several for a column each")
 	f.DurationVar(&o.think, "think", 0, "how long a caller takes from an answer to the next request")

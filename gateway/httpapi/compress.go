@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/flate"
@@ -66,7 +67,7 @@ func (f flateDecoder) Reset(r io.Reader) error { return f.ReadCloser.(flate.Rese
 // would become larger than MaxBody is refused when it has, and what it becomes
 // counts among the large ones.
 func (s *Server) inflate(ctx *fasthttp.RequestCtx) ([]byte, scorer.Status, string) {
-	name := string(ctx.Request.Header.PeekBytes(keyEncoding))
+	name := strings.ToLower(string(ctx.Request.Header.PeekBytes(keyEncoding)))
 	body := ctx.Request.Body()
 	switch name {
 	case "gzip", "zstd":

@@ -139,7 +139,7 @@ func (c *conn) read(b []byte) (int, error) {
 		p := c.phase()
 		switch {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
-			if err == io.EOF && p == reading {
+			if p == reading && (err == io.EOF || errors.Is(err, net.ErrClosed)) {
 				err = io.ErrUnexpectedEOF // so that the end of every request is told
 			}
 			return 0, err

@@ -385,8 +385,7 @@ func cleanTarget(target []byte) bool {
 	if !encoded && !dots {
 		return true
 	}
-	var room [256]byte
-	p, ok := unescape(append(room[:0], target[:path]...)) // no slash was encoded
+	p, ok := unescape(target[:path]) // no slash was encoded
 	if !ok || !utf8.Valid(p) {
 		return false
 	}

@@ -75,7 +75,7 @@ func (h *headers) read(r *fasthttp.RequestHeader) {
 			}
 			h.state = v
 		case "Content-Encoding":
-			h.encoded = len(v) > 0 && string(v) != "identity"
+			h.encoded = len(v) > 0 && !header.Is(v, "identity")
 		}
 	}
 	if len(h.credential) == 0 {

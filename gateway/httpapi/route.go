@@ -143,13 +143,13 @@ func parseOIP(rest []byte) target {
 	return t
 }
 
-// unescape decodes a name's percent-encoding once, in place. False: it is not
-// valid, or hides a slash or a control character.
+// unescape decodes a name's percent-encoding once; name itself stays as it is. False:
+// it is not valid, or hides a slash or a control character.
 func unescape(name []byte) ([]byte, bool) {
 	if bytes.IndexByte(name, '%') < 0 {
 		return name, true
 	}
-	out := name[:0]
+	out := make([]byte, 0, len(name))
 	for i := 0; i < len(name); i++ {
 		c := name[i]
 		if c == '%' {

@@ -235,20 +235,25 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 		began = scorer.Now()
 	}
 	c := s.path.Call()
+	defer s.path.Done(c) // also where a scorer has a bug
 	c.ID = header.AppendRequestID(c.ID, h.requestID)
 	if status, message := s.prepare(ctx, c, &h, t); status != scorer.OK {
 		c.Response.Fail(status, message)
 	} else {
-		client.begin(c)
-		s.path.Serve(c)
-		client.end()
+		s.serve(client, c)
 	}
 	wanted := s.config.Access.Wants(code(c.Response.Status) >= fasthttp.StatusInternalServerError)
 	s.answer(ctx, c, &h, t)
 	if wanted {
 		s.access(ctx, c, &h, began)
 	}
-	s.path.Done(c)
+}
+
+// serve serves a call for which client waits.
+func (s *Server) serve(client *conn, c *gateway.Call) {
+	client.begin(c)
+	defer client.end()
+	s.path.Serve(c)
 }
 
 // prepare fills in the call. A status other than OK answers it at once.

@@ -329,8 +329,27 @@ func TestABugIsAnsweredAndWrittenDownWithItsStack(t *testing.T) {
 	if len(statuses) != 1 || statuses[0] != 500 || strings.Contains(bodies[0], "bug") {
 		t.Errorf("answered %v %q", statuses, bodies)
 	}
+	if n := server.path.InFlight(); n != 0 {
+		t.Errorf("%d requests are still in flight", n)
+	}
 	if said := out.String(); !strings.Contains(said, `panic="a bug"`) || !strings.Contains(said, "broken.Score") {
 		t.Errorf("written: %s", said)
+	}
+}
+
+// buggy is an authenticator with a bug.
+type buggy struct{}
+
+func (buggy) Authenticate([]byte) (*auth.Principal, error) { panic("a bug") }
+
+func TestABugBeforeALargeBodyIsAnswered(t *testing.T) {
+	address, server := serve(t, Config{})
+	e := server.path.Snapshot().Endpoints()["e"]
+	server.path.Swap(gateway.NewSnapshot(2, []*gateway.Endpoint{{Name: "e", Auth: buggy{}, Split: e.Split, Versions: e.Versions}}))
+	for _, body := range []string{"Content-Length: 204800\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n" + none, "\r\n"} {
+		if statuses, _, closed := talk(t, address, score+body, 1, forever); fmt.Sprint(statuses) != "[500]" || !closed {
+			t.Errorf("%q: answered %v, closed: %v; want 500", body, statuses, closed)
+		}
 	}
 }
 

@@ -91,7 +91,9 @@ func (c *Curve) Known() bool { return c.ready && c.last >= 0 }
 func (c *Curve) Runs() uint64 { return c.runs }
 
 // At is how long a run of rows takes, 0 where nothing is known.
-func (c *Curve) At(rows int) time.Duration { return time.Duration(c.at(float64(rows))) }
+func (c *Curve) At(rows int) time.Duration {
+	return time.Duration(math.Min(c.at(float64(rows)), 1<<62)) // years
+}
 
 // High is At and what runs commonly take longer, about the 99th percentile.
 func (c *Curve) High(rows int) time.Duration {

@@ -219,3 +219,12 @@ func TestNewShapesAreGuessed(t *testing.T) {
 		t.Errorf("a row of 24 is expected to take %v; want 6ms", p.Took)
 	}
 }
+
+// No run is so long that its time becomes negative.
+func TestTimesDoNotOverflow(t *testing.T) {
+	var c Curve
+	c.Observe(1, time.Hour)
+	if got := c.At(1 << 30); got < time.Hour {
+		t.Error(got)
+	}
+}

@@ -22,6 +22,7 @@ type forecast struct {
 	best  float64 // rows
 	took  float64 // nanoseconds of a run of best
 	drain float64 // rows per nanosecond by which a queue shrinks
+	load  float64 // 0 where nothing arrives, and 1 from half of what the slots can do on
 }
 
 // spare is the part of their capacity that the slots are taken to have left at
@@ -34,6 +35,7 @@ func (f *Former) forecast(s *shape, now scorer.Instant, idle int) forecast {
 	capacity := c.slots * c.best / c.took
 	c.rate = math.Min(f.arrivals.rate(now), (1-spare)*capacity)
 	c.drain = capacity - c.rate
+	c.load = math.Min(c.rate/c.drain, 1)
 	return c
 }
 
@@ -44,12 +46,9 @@ func (c *forecast) time(rows float64) float64 { return c.curve.at(math.Max(rows,
 // row per second counts.
 func (c *forecast) busy() bool { return c.drain < c.rate/20 }
 
-// load is 0 where nothing arrives, and 1 from half of what the slots can do on.
-func (c *forecast) load() float64 { return math.Min(c.rate/c.drain, 1) }
-
 // clearly is what another size than the usual may cost of that one's, to be taken: what
 // is known of costs is not exact, and under load more runs than needed are dear.
-func (c *forecast) clearly() float64 { return 1 - 0.07*c.load() }
+func (c *forecast) clearly() float64 { return 1 - 0.07*c.load }
 
 // cost is that of a run of rows that takes so many nanoseconds, in
 // row-nanoseconds.
@@ -75,7 +74,7 @@ func (c *forecast) cost(rows int, took float64) float64 {
 	rest := left - next
 	// The flow ends half of a run's time too late, unless there is no end of it.
 	run := math.Min(rest, c.best)
-	last := c.time(run) - (1-c.load())*c.took*run/(2*c.best)
+	last := c.time(run) - (1-c.load)*c.took*run/(2*c.best)
 	return cost + rest*rest/(2*c.drain) + rest*last
 }
 

@@ -242,7 +242,7 @@ func (f *Former) cut(s *shape, now scorer.Instant, hurry bool, p *Plan) (size in
 	if size = f.policy.cut(s.rows, f.limit, hurry || until <= now); size > 0 {
 		return size, 0
 	}
-	if j.latest != 0 {
+	if j.latest != 0 && j.taken == 0 {
 		until = min(until, j.latest)
 	}
 	return 0, until

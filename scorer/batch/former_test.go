@@ -432,6 +432,21 @@ func TestACrowdThatLeftIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// What is left of a request that has begun waits for others as long as any, though it
+// might not begin any more.
+func TestARequestThatHasBegunDoesNotExpire(t *testing.T) {
+	f := NewFormer(sums(-1, 4), 4, &Policy{Delay: 100 * time.Millisecond, Timeout: 10 * time.Millisecond})
+	var p Plan
+	f.Add(&Job{Rows: 6, Deadline: 1e18}, 1)
+	if f.Form(1, 0, false, &p); p.rows != 4 {
+		t.Fatalf("%d rows run", p.rows)
+	}
+	now := scorer.Instant(1).Add(20 * time.Millisecond)
+	if f.Form(now, 0, false, &p); len(p.Late) > 0 || p.Wait != scorer.Instant(1).Add(100*time.Millisecond) {
+		t.Errorf("at %v: waits until %v, %d are late", now, p.Wait, len(p.Late))
+	}
+}
+
 func BenchmarkForm(b *testing.B) {
 	for _, c := range []struct{ name, curve string }{{"batch", "1:0.5,64:5"}, {"single", "1:0.5,64:40"}} {
 		b.Run(c.name, func(b *testing.B) {

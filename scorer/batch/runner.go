@@ -170,10 +170,12 @@ func (r *Runner) Start(patience time.Duration) {
 		w.wake <- struct{}{}
 		w = nil
 	}
-	r.mu.Unlock()
 	if w == nil {
+		r.mu.Unlock()
 		return
 	}
+	w.patience = patience
+	r.mu.Unlock()
 	if took, _ := r.look(w, true, false); !took {
 		return
 	}
@@ -190,6 +192,7 @@ func (q *Queue) Start(patience time.Duration) { q.runner.Start(patience) }
 
 // park gives a slot back. Holding mu.
 func (r *Runner) park(w *worker) {
+	w.patience = 0
 	if w.spare {
 		r.spare = w
 	} else {
@@ -249,7 +252,7 @@ func (r *Runner) next(w *worker) (next *Queue) {
 	}
 	for _, q := range r.ready {
 		switch {
-		case q.wait != 0, next != nil && next.used <= q.used, w.spare && (q.inRun > 0 || q.width > 1), !r.has(q):
+		case q.wait != 0, w.patience != 0 && q.last >= w.patience, next != nil && next.used <= q.used, w.spare && (q.inRun > 0 || q.width > 1), !r.has(q):
 		default:
 			next = q
 		}
@@ -416,12 +419,14 @@ func (r *Runner) look(w *worker, waking, own bool) (took, end bool) {
 		}
 		switch {
 		case took:
+			r.wakeAt(at, now)
 			r.rouse()
 		case r.closed && own:
 			end = true
 		default:
 			r.wakeAt(at, now)
 			r.park(w)
+			r.rouse() // others that became free meanwhile woke nobody, and w may be of no use for what waits
 		}
 		r.mu.Unlock()
 		return took, end
@@ -452,7 +457,7 @@ func (r *Runner) take(w *worker, now, at scorer.Instant, hurry bool) (took bool,
 			r.reserve(q, 1)
 			r.count(w, 1)
 			q.inRun++
-			return true, 0
+			return true, at
 		}
 	}
 	return false, at

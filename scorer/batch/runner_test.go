@@ -511,6 +511,80 @@ func TestAWideRunHasItsSlots(t *testing.T) {
 	take(1, narrow)
 }
 
+// A slot that became free while the spare was about to look woke nobody: the spare does.
+func TestTheSpareWakesAFreeSlot(t *testing.T) {
+	q := start(t, &summer{sig: sums(-1, 1)}, 1, 1)
+	idle(q)
+	c := newCaller(1, 7)
+	if err := q.Put(&c.job); err != nil {
+		t.Fatal(err)
+	}
+	r := q.runner
+	r.mu.Lock()
+	w := r.spare
+	r.spare, r.waking = nil, true
+	r.mu.Unlock()
+	if took, _ := r.look(w, true, false); took {
+		t.Fatal("the spare took what a free slot shall")
+	}
+	c.want(t, scorer.OK, 7)
+}
+
+// Whichever model's turn it is, a caller runs none that lasts longer than it has patience for.
+func TestACallerRunsNoLongModel(t *testing.T) {
+	r := &Runner{free: map[string]int{}, most: map[string]int{}}
+	r.all = make([]*worker, 2)
+	long, short := r.Open(&summer{sig: sums(-1, 1)}, Options{}), r.Open(&summer{sig: sums(-1, 1)}, Options{})
+	long.last, short.last = time.Second, time.Microsecond
+	w := &worker{runner: r, wake: make(chan struct{}, 1), patience: time.Millisecond}
+	_ = long.Put(&newCaller(1, 1).job)
+	if took, _ := r.take(w, 1, 0, false); took {
+		t.Error("took the long one")
+	}
+	_ = short.Put(&newCaller(1, 1).job)
+	if took, _ := r.take(w, 1, 0, false); !took || w.queue != short {
+		t.Error("did not take the short one")
+	}
+}
+
+// That one model waits is not forgotten where another one runs.
+func TestAWaitIsKeptBesideARun(t *testing.T) {
+	r := &Runner{free: map[string]int{}, most: map[string]int{}}
+	r.all = make([]*worker, 2)
+	waits := r.Open(&summer{sig: sums(-1, 1)}, Options{Limit: 2, Policy: &Policy{Delay: time.Hour}})
+	runs := r.Open(&summer{sig: sums(-1, 1)}, Options{})
+	_, _ = waits.Put(&newCaller(1, 1).job), runs.Put(&newCaller(1, 1).job)
+	w := &worker{runner: r}
+	took, at := r.take(w, scorer.Now(), 0, false)
+	if !took || w.queue != runs || waits.wait == 0 || at != waits.wait {
+		t.Errorf("took %v; wakes at %v, not at %v", took, at, waits.wait)
+	}
+}
+
+// Members that ran one by one since all together failed tell nothing of what runs cost.
+func TestAFailedBatchTeachesNothing(t *testing.T) {
+	device := &summer{sig: sums(-1, 1), gate: make(chan struct{}, 9)}
+	q := start(t, device, 1, 4)
+	first := newCaller(1, 1) // holds the slot until the others wait
+	q.Submit(&first.job)
+	taken(q)
+	good, bad := newCaller(1, 2), newCaller(1, float32(math.NaN()))
+	_, _ = q.Put(&good.job), q.Put(&bad.job)
+	for range 4 {
+		device.gate <- struct{}{}
+	}
+	q.Start(0)
+	first.want(t, scorer.OK, 1)
+	good.want(t, scorer.OK, 2)
+	bad.want(t, scorer.ModelFailed)
+	idle(q)
+	q.runner.mu.Lock()
+	defer q.runner.mu.Unlock()
+	if n := q.former.shapes[0].curve.Runs(); n != 1 {
+		t.Errorf("%d runs were observed", n)
+	}
+}
+
 func TestManyCallersGetTheirOwnAnswers(t *testing.T) {
 	q := start(t, &summer{sig: sums(-1, 5)}, 2, 16)
 	var callers sync.WaitGroup

@@ -36,6 +36,8 @@ type worker struct {
 	spare  bool          // beside the device's slots
 	wake   chan struct{} // capacity 1: sent by whoever takes w from the idle list for its goroutine
 
+	patience time.Duration // of a caller who holds it: models whose last run took as long are left to workers; 0 is a worker's own; guarded by runner.mu
+
 	// The holder's.
 	queue   *Queue         // of the batch at hand
 	plan    Plan           // the batch
@@ -165,6 +167,7 @@ func (w *worker) runBatch() {
 			_ = w.runGathered(s, one, one[0].Rows) // the member has its answer
 		}
 	}
+	w.rows = 0 // what that took is not how long a run of some size takes
 }
 
 // gather copies the members' rows, leaving out those that nobody waits for.

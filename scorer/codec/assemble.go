@@ -129,14 +129,18 @@ func (r *Infer) checkRows(sig *tensor.Signature, model string) error {
 	if !sig.Batchable() {
 		return nil
 	}
-	rows := r.Inputs[0].Shape[0]
+	rows, empty := r.Inputs[0].Shape[0], true
 	for i := range r.Inputs {
+		empty = empty && len(r.Inputs[i].Data) == 0
 		if r.Inputs[i].Shape[0] != rows {
 			return bad("input '%s' batch size does not match other inputs for '%s'", sig.Inputs[i].Name, model)
 		}
 	}
 	if rows == 0 {
 		return bad("the request for model '%s' has no rows", model)
+	}
+	if empty { // any number of rows would cost nothing to ask for
+		return bad("the request for model '%s' has no elements", model)
 	}
 	if rows > 1<<30 {
 		return bad("inference request batch-size must be <= %d for '%s'", 1<<30, model)

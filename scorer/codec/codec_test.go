@@ -199,6 +199,8 @@ func TestBadRequests(t *testing.T) {
 	f(scorer.OIP, pairOf, fmt.Sprintf(two, 1, "[1,-129]", 4), make([]byte, 4), "out of range")
 	f(scorer.OIP, pairOf, fmt.Sprintf(two, 1, "[1,1.0]", 4), make([]byte, 4), "non-integer as integer")
 	f(scorer.OIP, pairOf, fmt.Sprintf(two, 1, "[1,true]", 4), make([]byte, 4), "non-integer as integer")
+	ragged := &tensor.Signature{Inputs: []tensor.Info{{Name: "input", DType: tensor.Float32, Shape: []int64{-1, -1}}}, Outputs: digits.Outputs}
+	f(scorer.OIP, ragged, `{"inputs":[{"name":"input","shape":[500000000,0],"datatype":"FP32","data":[]}]}`, nil, "no elements")
 	f(scorer.Raw, digits, "", []byte{}, "byte size mismatch")
 	f(scorer.Raw, pairOf, "x", nil, "Raw request must only have 1 input")
 	f(scorer.AML, digits, ``, nil, "no body")

@@ -159,8 +159,12 @@ func (c *Call) SetTrace(t scorer.Trace, state []byte) {
 	}
 }
 
-// maxKept bounds the answer's memory in bytes that an idle call keeps.
-const maxKept = 1 << 20
+// What an idle call keeps of an answer's memory, in bytes: at most, and once it has not
+// been needed for a second or two.
+const (
+	maxKept  = 1 << 20
+	longKept = 64 << 10
+)
 
 // reset empties a call for its next request.
 func (c *Call) reset() {
@@ -193,6 +197,7 @@ type calls struct {
 	free []*Call
 	wake chan struct{} // capacity 1; the watcher sleeps while asleep is set
 	idle bool          // the watcher sleeps
+	rest int           // of free, how many were not needed since the last trim: the first, for the last is taken first
 }
 
 // resolution is how late a deadline may be noticed.
@@ -221,6 +226,7 @@ func (p *Path) Call() *Call {
 	if n := len(cs.free); n > 0 {
 		c := cs.free[n-1]
 		cs.free = cs.free[:n-1]
+		cs.rest = min(cs.rest, n-1)
 		return c
 	}
 	c := &Call{}
@@ -253,11 +259,16 @@ func (cs *calls) watch() {
 	tick := time.NewTicker(resolution)
 	defer tick.Stop()
 	const quiet = int(time.Second / resolution)
-	for still := 0; ; {
+	for still, ticks := 0, 1; ; ticks++ {
 		select {
 		case <-cs.stop:
 			return
 		case <-tick.C:
+		}
+		if ticks%quiet == 0 {
+			cs.mu.Lock()
+			cs.trim()
+			cs.mu.Unlock()
 		}
 		if cs.sweep(scorer.Now()) {
 			still = 0
@@ -277,12 +288,27 @@ func (cs *calls) watch() {
 	}
 }
 
-// sleep marks the watcher as asleep, unless a call is active.
+// sleep marks the watcher as asleep, unless a call is active. What sleeps does not
+// trim, so all is trimmed before.
 func (cs *calls) sleep() bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	cs.idle = len(cs.all) == len(cs.free)
+	if cs.idle {
+		cs.rest = len(cs.free)
+		cs.trim()
+	}
 	return cs.idle
+}
+
+// trim drops the memory of the calls that were not needed since the last trim. Holding mu.
+func (cs *calls) trim() {
+	for _, c := range cs.free[:cs.rest] {
+		if cap(c.Response.Body) > longKept {
+			c.Response.Body = nil
+		}
+	}
+	cs.rest = len(cs.free)
 }
 
 // sweep abandons what has expired by now, and reports whether any call is active.

@@ -18,6 +18,10 @@ import (
 // Small ones are read first, since to look at them twice costs more than they do.
 const largeBody = 64 << 10 // bytes
 
+// maxKept bounds what a connection keeps of a body that was served, in bytes: what it
+// keeps is in no sum.
+const maxKept = 1 << 20
+
 // large is the sum of the large bodies that are being read or served.
 type large struct {
 	most int64 // bytes, of all

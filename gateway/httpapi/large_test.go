@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
@@ -213,3 +214,39 @@ func TestWhoCannotBeToldToContinueReservesNothingForGood(t *testing.T) {
 		t.Errorf("%d bytes are still reserved", n)
 	}
 }
+
+// A connection that goes on being used does not keep the memory of a large body.
+func TestAServedLargeBodyIsNotKept(t *testing.T) {
+	address := listen(t, Config{})
+	const size = 64 << 20
+	c := connect(t, address)
+	r := bufio.NewReader(c)
+	small := score + "Content-Length: 3\r\n\r\nabc"
+	ask := func(head string, body io.Reader) {
+		t.Helper()
+		sent := make(chan error, 1)
+		go func() { _, err := io.Copy(c, io.MultiReader(strings.NewReader(head), body)); sent <- err }()
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+	}
+	ask(small, strings.NewReader(""))
+	before := heap()
+	ask(fmt.Sprintf("%sContent-Length: %d\r\n\r\n", score, size), io.LimitReader(zeros{}, size))
+	ask(small, strings.NewReader(""))
+	if kept := heap() - before; kept > size/4 {
+		t.Errorf("%d bytes are kept", kept)
+	}
+}
+
+// zeros is zeros without an end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }

@@ -86,6 +86,7 @@ func New(p *gateway.Path, c Config) *Server {
 	}
 	s := &Server{config: c, path: p, watch: newWatch(&c), turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	s.large.most, s.large.each, s.large.from = c.MaxLarge, int64(c.MaxBody), int64(max(largeBody, c.MaxHeader))
+	fasthttp.SetBodySizePoolLimit(maxKept, maxKept) // of every server of the process
 	s.http = &fasthttp.Server{
 		Handler:               s.handle,
 		ErrorHandler:          s.broken,

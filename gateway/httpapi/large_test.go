@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"sluice.dev/auth"
 	"sluice.dev/auth/apikey"
 	"sluice.dev/gateway"
 )
@@ -70,6 +72,8 @@ func TestALargeBodyOfAStrangerTakesNoMemory(t *testing.T) {
 			f(404, "POST /v2/models/none/infer", key, how.declared+expect, how.body)
 		}
 	}
+	f(401, "POST /v2/models/e%20e/infer", "wrong", length+"\r\nInference-Header-Content-Length: 100", "")
+	f(401, scores, "wrong", length+"\r\nContent-Encoding: gzip", "")
 	f(405, "PUT /v2/models/e%20e/infer", key, length, "")
 	f(405, "DELETE /v2", "", length, "")
 	f(405, "OPTIONS /v2", "", length, "")
@@ -250,3 +254,27 @@ func TestAServedLargeBodyIsNotKept(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// undecided is an authenticator that lets everybody in the second time.
+type undecided struct{ asked atomic.Int64 }
+
+func (u *undecided) Authenticate([]byte) (*auth.Principal, error) {
+	if u.asked.Add(1) == 1 {
+		return nil, auth.ErrBusy
+	}
+	return &auth.Principal{}, nil
+}
+
+// A request whose body was not read is never scored, whoever sent it after all.
+func TestWhatWasNotReadIsNotScored(t *testing.T) {
+	address, server := serve(t, Config{})
+	s := server.path.Snapshot().Endpoints()["e"]
+	for _, declared := range []string{"Content-Length: 204800\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n14000\r\n"} {
+		u := &undecided{}
+		server.path.Swap(gateway.NewSnapshot(2, []*gateway.Endpoint{{Name: "e", Auth: u, Split: s.Split, Versions: s.Versions}}))
+		statuses, bodies, closed := talk(t, address, score+declared, 1, forever)
+		if fmt.Sprint(statuses) != "[503]" || !closed || !strings.Contains(bodies[0], "try again") || u.asked.Load() != 2 {
+			t.Errorf("answered %v %q, closed: %v, after %d questions; want 503, after 2", statuses, bodies, closed, u.asked.Load())
+		}
+	}
+}

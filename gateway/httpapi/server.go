@@ -280,6 +280,9 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 		c.SetBody(scorer.AML, 0, queryBody(ctx.QueryArgs()))
 		return scorer.OK, ""
 	}
+	if c.Unread = ctx.Request.Header.ContentLength() == unread; c.Unread {
+		return scorer.OK, ""
+	}
 	body := ctx.Request.Body()
 	if h.encoded && s.path.MayCall(c.Name, c.Credential) { // whom the path refuses gets no work done
 		var status scorer.Status

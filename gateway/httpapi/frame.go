@@ -31,8 +31,8 @@ type framer struct {
 	chunked bool
 	hosts   int
 	http11  bool
-	fresh   bool // the head of what comes was taken last
-	ahead   int  // where in what was taken last the line begins that makes a body large whose head was taken with it; 0 if there is none
+	fresh   bool // the head of what comes was among what was taken last
+	ahead   int  // where in what was taken last a fresh body becomes large; 0 if none does
 }
 
 // place is what a framer expects next.

@@ -81,6 +81,7 @@ func TestALargeBodyOfAStrangerTakesNoMemory(t *testing.T) {
 	f(413, "POST /v2/repository/index", "", length, "")
 	f(200, "GET /v2/health/live", "", length, "")
 	f(200, "HEAD /v2/health/live", "", length, "")
+	f(200, "GET /api/v1/service/e%20e/score?a=1", key, length, "") // the query is its body
 	for _, line := range []string{"PUT /v2/models/e%20e/infer", "GET /v2/health/live", "OPTIONS /v2", "POST /none", "POST /v2/repository/index", "GET /api/v1/service/e%20e/score?a=1"} {
 		f(413, line, key, chunked, "5e00000\r\n")
 		f(413, line, key, chunked, chunk(60<<10)+chunk(8<<10))

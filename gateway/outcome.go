@@ -34,8 +34,8 @@ func (c *Call) outcome(own scorer.Instant) outcome {
 	case scorer.ModelFailed, scorer.Internal:
 		return bad
 	case scorer.DeadlineExceeded:
-		if c.request.Deadline < own {
-			return untold // the client was in a hurry
+		if c.request.Deadline < own || scorer.Now() < own {
+			return untold // the client was in a hurry, as it may have said in the body
 		}
 		return bad
 	}
@@ -49,7 +49,7 @@ func (p *Pool) release(r *Replica, o outcome, tries int) (again bool) {
 	defer p.mu.Unlock()
 	r.busy--
 	p.gate.Depart()
-	changed := p.judge(r, o) || p.unsettled
+	changed := p.judge(r, o) || p.unsettled || r.busy >= r.window // which was larger
 	if o == leaving {
 		r.gone = true // until it is offered anew
 		again = tries > 0 && p.budget.Spend()

@@ -339,6 +339,62 @@ func TestAReplicaThatComesToOthersTakesMoreAndMore(t *testing.T) {
 	}
 }
 
+// occupied is a house whose replica a has 4 requests, and more that wait.
+func occupied(t *testing.T) (h *house, r *replica, ended func()) {
+	h, r = open(t, gateway.Config{}), &replica{name: "a", gate: make(chan struct{})}
+	h.swap(2, patient, "a")
+	h.pool("a").SetReplicas(offered(4, r))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { h.ask("digits", "a", h.key, 0) })
+	}
+	until(t, "four run, four wait", func() bool {
+		_, busy, waiting := h.pool("a").Load()
+		return busy == 4 && waiting == 4 && r.inside.Load() == 4
+	})
+	return h, r, func() { close(r.gate); wg.Wait() }
+}
+
+// A window that is made smaller than what is in flight is kept to as requests end.
+func TestASmallerWindowIsKeptTo(t *testing.T) {
+	h, r, end := occupied(t)
+	defer end()
+	h.pool("a").SetReplicas(offered(1, r))
+	for left := 3; left > 0; left-- {
+		r.gate <- struct{}{}
+		until(t, "fewer run", func() bool { _, busy, _ := h.pool("a").Load(); return busy == left })
+		if _, _, waiting := h.pool("a").Load(); waiting != 4 {
+			t.Errorf("%d wait while %d run", waiting, left)
+		}
+	}
+	r.gate <- struct{}{}
+	until(t, "the next one runs", func() bool { _, busy, waiting := h.pool("a").Load(); return busy == 1 && waiting == 3 })
+}
+
+// A replica that comes back has what it had in flight.
+func TestAReplicaThatComesBackIsKnown(t *testing.T) {
+	h, r, end := occupied(t)
+	defer end()
+	h.pool("a").SetReplicas(nil)
+	h.pool("a").SetReplicas(offered(4, r))
+	if slots, busy, waiting := h.pool("a").Load(); slots != 4 || busy != 4 || waiting != 4 {
+		t.Errorf("%d slots, %d busy, %d wait", slots, busy, waiting)
+	}
+}
+
+// That a request's own time is over, as its body may have it, is not the replica's fault.
+func TestAClientsOwnTimeIsNoFailure(t *testing.T) {
+	h := open(t, gateway.Config{})
+	replicas := append(offered(8, &replica{name: "1"}), gateway.Offered{Scorer: failing{scorer.DeadlineExceeded}, Offer: scorer.Offer{Window: 8}})
+	h.pool("a").SetReplicas(replicas)
+	for range 300 {
+		h.ask("digits", "a", h.key, 0)
+	}
+	if slots, _, _ := h.pool("a").Load(); slots != 16 {
+		t.Errorf("%d slots; want all 16", slots)
+	}
+}
+
 func TestRetriesAreBounded(t *testing.T) {
 	h := open(t, gateway.Config{})
 	leaving := make([]*replica, 40)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"sync"
 
 	"sluice.dev/gateway/admit"
@@ -20,6 +21,7 @@ type Pool struct {
 	mu         sync.Mutex
 	gate       admit.Gate
 	replicas   []*Replica
+	former     []*Replica     // that left, and may have requests in flight
 	loads      []balance.Load // scratch, one per replica
 	perReplica int            // slots; 0 leaves it to the replica's window
 	turn       int
@@ -89,20 +91,24 @@ func (p *Pool) SetReplicas(offered []Offered) {
 		r.offer = o.Offer
 		next = append(next, r)
 	}
-	for _, r := range p.replicas {
+	p.former = append(p.former, p.replicas...)
+	for _, r := range p.former {
 		r.gone = true
 	}
 	for _, r := range next {
 		r.gone = false
 	}
+	p.former = slices.DeleteFunc(p.former, func(r *Replica) bool { return !r.gone || r.busy == 0 })
 	p.replicas = next
 	p.resize()
 }
 
 func (p *Pool) find(s scorer.Scorer) *Replica {
-	for _, r := range p.replicas {
-		if r.scorer == s {
-			return r
+	for _, list := range [][]*Replica{p.replicas, p.former} {
+		for _, r := range list {
+			if r.scorer == s {
+				return r
+			}
 		}
 	}
 	return nil

@@ -12,12 +12,19 @@ import (
 // is the caller's until release.
 func (p *Pool) acquire(c *Call, limit time.Duration) (*Replica, scorer.Status) {
 	p.mu.Lock()
-	if p.gate.Enter() {
+	entered, standIn := p.gate.Enter(), false
+	if !entered && p.lost != 0 {
+		p.mu.Unlock()
+		standIn = c.standIn() // which locks another pool
+		p.mu.Lock()
+		entered = p.gate.Enter()
+	}
+	if entered {
 		r := p.pick()
 		p.mu.Unlock()
 		return r, scorer.OK
 	}
-	until, status := p.queue(c, limit)
+	until, status := p.queue(c, limit, standIn)
 	p.mu.Unlock()
 	if status != scorer.OK {
 		return nil, status
@@ -35,14 +42,14 @@ func (p *Pool) acquire(c *Call, limit time.Duration) (*Replica, scorer.Status) {
 	return c.replica, scorer.OK
 }
 
-// queue gives c a place that it keeps until then, and arms its wait. A status other
-// than OK: it has none, and is refused. Holding mu.
-func (p *Pool) queue(c *Call, limit time.Duration) (until scorer.Instant, s scorer.Status) {
+// queue gives c a place that it keeps until then, and arms its wait, unless nobody is
+// there but who stands in. A status other than OK: it has none, and is refused. Holding mu.
+func (p *Pool) queue(c *Call, limit time.Duration, standIn bool) (until scorer.Instant, s scorer.Status) {
 	now := scorer.Now()
 	if p.unsettled {
 		p.resize()
 	}
-	if p.lost != 0 && (now.Sub(p.lost) > limit || c.standIn()) {
+	if p.lost != 0 && (now.Sub(p.lost) > limit || standIn) {
 		return 0, scorer.Unavailable // nobody has come back for longer than anybody may wait, or there is who does it
 	}
 	until = c.deadline(limit)
@@ -62,8 +69,7 @@ func (p *Pool) queue(c *Call, limit time.Duration) (until scorer.Instant, s scor
 	return until, scorer.OK
 }
 
-// standIn reports whether another version would serve c in place of its own. A
-// version that stands in asks no other: locks of pools nest only this way.
+// standIn reports whether another version would serve c in place of its own.
 func (c *Call) standIn() bool {
 	e := c.Endpoint
 	return e != nil && e.Fallback != nil && e.Fallback != c.Version && c.Reason != router.Pinned && e.Fallback.Pool.Ready()

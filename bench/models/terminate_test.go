@@ -83,7 +83,7 @@ func TestALongRunEndsWhenItsCallerLeaves(t *testing.T) {
 	set := model.NewSet([]accel.Driver{told{cpu, began}}, func(model.Key) batch.Observer { return runs }, slog.New(slog.DiscardHandler))
 	defer set.Close()
 	const rows = 2048
-	stage, err := set.Stage(context.Background(), []model.Config{{Endpoint: "e", Version: "v", Path: path, MaxBatch: rows}})
+	stage, err := set.Stage(context.Background(), []model.Config{{Endpoint: "e", Version: "v", Path: path, MaxBatch: rows, Batching: &batch.Policy{Fixed: true}}}) // in one run
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ func (c *Certs) Client(name string, protocols ...string) *tls.Config {
 // cannot be used change nothing.
 func (c *Certs) Watch(ctx context.Context, log *slog.Logger) {
 	paths := []string{c.files.Cert, c.files.Key, c.files.Authority}
-	watch.Files(ctx, func() []string { return paths }, func() {
+	watch.Files(ctx, watch.Now(paths), func() []string { return paths }, func() {
 		if err := c.reload(); err != nil {
 			log.Error("certificate not loaded; the one before goes on", "error", err)
 			return

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -314,6 +315,7 @@ func first(ctx context.Context, o Options, k *keeper, apply configure) ([]*spec.
 // run applies the specification, applies it again whenever it changes or SIGHUP
 // comes, and returns when ctx ends or one of the servers fails.
 func run(ctx context.Context, o Options, k *keeper, apply configure, started func(), failed <-chan error) error {
+	seen := watch.Now([]string{o.File})
 	endpoints, err := first(ctx, o, k, apply)
 	if err != nil {
 		return err
@@ -325,7 +327,8 @@ func run(ctx context.Context, o Options, k *keeper, apply configure, started fun
 	changed := make(chan struct{})
 	var keys atomic.Pointer[[]string]
 	keys.Store(keyFiles(endpoints))
-	go watch.Files(ctx, func() []string { return append([]string{o.File}, *keys.Load()...) }, func() {
+	maps.Copy(seen, watch.Now(*keys.Load()))
+	go watch.Files(ctx, seen, func() []string { return append([]string{o.File}, *keys.Load()...) }, func() {
 		select {
 		case changed <- struct{}{}:
 		case <-ctx.Done():

@@ -183,7 +183,7 @@ func Gateway(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	d := &directory{path: f.path, certs: secure, replicas: map[*lane.Client][]*lane.Remote{}}
+	d := &directory{certs: secure, replicas: map[*lane.Client][]*lane.Remote{}}
 	failed := make(chan error, 4)
 	apply := func(ctx context.Context, endpoints []*spec.Endpoint) error {
 		if err := served(endpoints, o.Scorers); err != nil {
@@ -236,11 +236,11 @@ func served(endpoints []*spec.Endpoint, scorers []string) error {
 
 // directory knows which scorers offer which versions, and keeps the pools so.
 type directory struct {
-	path  *gateway.Path
 	certs *certs.Certs // of lanes; nil believes whom this machine does
 
 	mu       sync.Mutex
 	replicas map[*lane.Client][]*lane.Remote
+	latest   *gateway.Snapshot     // what is served, or is about to be; nil before the first
 	others   map[gateway.Key]*used // versions that scorers do not serve
 }
 
@@ -277,19 +277,23 @@ func (d *directory) set(c *lane.Client, remotes []*lane.Remote) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.replicas[c] = remotes
-	d.spread(d.path.Snapshot())
+	d.spread()
 }
 
 // fill gives the pools of a coming snapshot their replicas, but for those of others.
 func (d *directory) fill(s *gateway.Snapshot, others map[gateway.Key]*used) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.others = others
-	d.spread(s)
+	d.latest, d.others = s, others
+	d.spread()
 }
 
-// spread sets the replicas of every version of s. Holding mu.
-func (d *directory) spread(s *gateway.Snapshot) {
+// spread sets the replicas of every version of the latest snapshot: what comes between
+// its filling and its being served is not lost. Holding mu.
+func (d *directory) spread() {
+	if d.latest == nil {
+		return
+	}
 	offered := map[gateway.Key][]gateway.Offered{}
 	for _, remotes := range d.replicas {
 		for _, r := range remotes {
@@ -300,5 +304,5 @@ func (d *directory) spread(s *gateway.Snapshot) {
 			}
 		}
 	}
-	fill(s, nil, d.others, func(k gateway.Key) ([]gateway.Offered, bool) { return offered[k], false })
+	fill(d.latest, nil, d.others, func(k gateway.Key) ([]gateway.Offered, bool) { return offered[k], false })
 }

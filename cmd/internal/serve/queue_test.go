@@ -110,19 +110,21 @@ func newBench(t *testing.T, beyond bool) *bench {
 	pool := b.path.Pool(gateway.Key(key))
 	pool.SetLimit(1000)
 	v := &gateway.Version{Version: split.Versions[0], Pool: pool, Limits: gateway.Limits{QueueWait: time.Minute, ScoringTimeout: time.Minute}}
-	b.path.Swap(gateway.NewSnapshot(1, []*gateway.Endpoint{{Name: "digits", Auth: named{}, Split: split, Versions: []*gateway.Version{v}}}))
+	s := gateway.NewSnapshot(1, []*gateway.Endpoint{{Name: "digits", Auth: named{}, Split: split, Versions: []*gateway.Version{v}}})
 	if beyond {
-		b.connect(set, stage, pool)
-		b.until("connected", pool.Ready)
+		b.connect(set, stage, s)
+		b.until("connected", pool.Ready) // though s is not served yet
+		b.path.Swap(s)
 		return b
 	}
+	b.path.Swap(s)
 	offered, _ := staged(stage, nil, gateway.Key(key))
 	pool.SetReplicas(offered)
 	return b
 }
 
 // connect puts a lane between the path and the scorer.
-func (b *bench) connect(set *model.Set, stage *model.Stage, pool *gateway.Pool) {
+func (b *bench) connect(set *model.Set, stage *model.Stage, s *gateway.Snapshot) {
 	shelf := newShelf(set.Start, set.Abandon)
 	server := lane.NewServer(lane.ServerConfig{}, shelf)
 	server.Announce(shelf.put(stage.Versions()))
@@ -132,13 +134,9 @@ func (b *bench) connect(set *model.Set, stage *model.Stage, pool *gateway.Pool) 
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	client := lane.Dial(lane.ClientConfig{Network: "unix", Address: l.Addr().String(), OnOffers: func(list []*lane.Remote) {
-		var offered []gateway.Offered
-		for _, r := range list {
-			offered = append(offered, gateway.Offered{Scorer: r, Offer: r.Offer()})
-		}
-		pool.SetReplicas(offered)
-	}})
+	d := &directory{replicas: map[*lane.Client][]*lane.Remote{}}
+	d.fill(s, nil)
+	client := d.dial("unix://"+l.Addr().String(), Options{Log: slog.New(slog.DiscardHandler)})
 	b.t.Cleanup(func() {
 		_ = client.Close()
 		_ = server.Close()

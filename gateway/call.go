@@ -24,6 +24,7 @@ type Call struct {
 	Timeout    time.Duration // what the client allows; 0 if it did not say
 	Class      admit.Class   // what the client asks for; Normal if it does not
 	Copy       Copy          // what the client wishes of a mirror
+	Unread     bool          // the body was left unread, for its caller would not be let in; who is after all is told to try again
 	Headers    Headers       // for what an endpoint wants to know of them
 	ID         []byte        // that logs know it by, scorers' and other servers' included; the call's own memory
 
@@ -168,7 +169,7 @@ const (
 
 // reset empties a call for its next request.
 func (c *Call) reset() {
-	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Copy, c.Headers = nil, nil, nil, 0, admit.Normal, AsConfigured, nil
+	c.Name, c.Pin, c.Credential, c.Timeout, c.Class, c.Copy, c.Unread, c.Headers = nil, nil, nil, 0, admit.Normal, AsConfigured, false, nil
 	c.Endpoint, c.Version, c.Principal, c.Refusal, c.replica, c.meter, c.RetryIn, c.Generation = nil, nil, nil, nil, nil, nil, 0, nil
 	c.ID = c.ID[:0]
 	c.start, c.waited = 0, 0

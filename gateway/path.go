@@ -100,6 +100,9 @@ func (p *Path) serve(c *Call, s *Snapshot) scorer.Status {
 		status, _ := Refuse(err)
 		return status
 	}
+	if c.Unread {
+		return scorer.Overloaded
+	}
 	c.Class = min(c.Class, admit.Class(int8(admit.Normal)+int8(who.MaxPriority))) // as far as it may
 	if e.Quota != nil && !e.Quota.admit(c) {
 		return scorer.Exhausted
@@ -373,6 +376,9 @@ func (c *Call) message(s scorer.Status) string {
 
 // overload says why there was no slot.
 func (c *Call) overload() string {
+	if c.Unread {
+		return "the credential could not be checked before the body came"
+	}
 	switch c.shed {
 	case shedFull:
 		return "its queue is full"

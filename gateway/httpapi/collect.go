@@ -48,7 +48,7 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	for w := range s.watch.refused {
 		send(descRefused, prometheus.CounterValue, float64(s.watch.refused[w].Load()), whyNames[w])
 	}
-	send(descLarge, prometheus.GaugeValue, float64(s.large.bytes()))
+	send(descLarge, prometheus.GaugeValue, float64(s.large.sum.Load()))
 	send(descMostLarge, prometheus.GaugeValue, float64(s.large.most))
 }
 

@@ -63,9 +63,6 @@ type flateDecoder struct{ io.ReadCloser }
 
 func (f flateDecoder) Reset(r io.Reader) error { return f.ReadCloser.(flate.Resetter).Reset(r, nil) }
 
-// errRoom says that there are too many large bodies.
-var errRoom = errors.New("no room")
-
 // inflate is the body of a request that says that it is compressed. A body that
 // would become larger than MaxBody is refused when it has, and what it becomes
 // counts among the large ones.
@@ -87,11 +84,11 @@ func (s *Server) inflate(ctx *fasthttp.RequestCtx) ([]byte, scorer.Status, strin
 	err := d.Reset(bytes.NewReader(body))
 	var out []byte
 	if err == nil {
-		out, err = s.readAll(&ctx.Request.Header, d, 4*len(body))
+		out, err = s.readAll(ctx.Conn().(*conn), d, 4*len(body))
 	}
 	switch {
-	case errors.Is(err, errRoom):
-		return nil, scorer.Overloaded, "too many large requests at a time; try again later"
+	case errors.Is(err, noRoom):
+		return nil, scorer.Overloaded, noRoom.message
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		return nil, scorer.TooLarge, fmt.Sprintf("the request's body exceeds %d bytes when it is decompressed", s.config.MaxBody)
 	case err != nil:
@@ -107,15 +104,15 @@ func isZlib(b []byte) bool {
 
 // readAll reads r to its end, at most MaxBody bytes. Memory grows with what comes;
 // likely is how much that may be.
-func (s *Server) readAll(h *fasthttp.RequestHeader, r io.Reader, likely int) ([]byte, error) {
+func (s *Server) readAll(c *conn, r io.Reader, likely int) ([]byte, error) {
 	out := make([]byte, 0, min(max(likely, 512), largeBody))
 	for {
 		if len(out) == cap(out) {
 			if len(out) > s.config.MaxBody {
 				return nil, fasthttp.ErrBodyTooLarge
 			}
-			if !s.large.enter(h, int64(cap(out))) {
-				return nil, errRoom
+			if !c.reserve(int64(cap(out))) {
+				return nil, noRoom
 			}
 			out = append(make([]byte, 0, 2*cap(out)), out...)
 		}

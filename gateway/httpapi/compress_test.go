@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/valyala/fasthttp"
 )
 
 // packed is text compressed as a coding.
@@ -96,8 +95,8 @@ func TestCompressedRequestsAreServed(t *testing.T) {
 		f(413, `{"error":"the request's body exceeds 1048576 bytes when it is decompressed"}`, packed(t, coding, bomb), "Content-Encoding", name)
 	}
 	f(400, `inference header size should be in range (0, 5), got: 6`, packed(t, "gzip", "short"), "Content-Encoding", "gzip", "Inference-Header-Content-Length", "6")
-	if s.large.sum != 0 {
-		t.Errorf("%d bytes are still reserved", s.large.sum)
+	if s.large.sum.Load() != 0 {
+		t.Errorf("%d bytes are still reserved", s.large.sum.Load())
 	}
 }
 
@@ -106,8 +105,8 @@ func TestDecompressedBodiesAreBoundedInSum(t *testing.T) {
 	address, s := serve(t, Config{MaxLarge: 1 << 20})
 	body := packed(t, "gzip", strings.Repeat("\x00", 8<<20))
 	status, answer, _ := asks(t, "POST", "http://"+address+"/v2/models/e/infer", body, "Content-Encoding", "gzip")
-	if status != 503 || !strings.Contains(answer, "too many large requests") || s.large.sum != 0 {
-		t.Errorf("answered %d %s; %d bytes are still reserved", status, answer, s.large.sum)
+	if status != 503 || !strings.Contains(answer, "too many large requests") || s.large.sum.Load() != 0 {
+		t.Errorf("answered %d %s; %d bytes are still reserved", status, answer, s.large.sum.Load())
 	}
 }
 
@@ -234,11 +233,10 @@ func FuzzInflate(f *testing.F) {
 		}
 		s := &Server{config: Config{MaxBody: 1 << 16}}
 		s.large.most = 1 << 30
-		s.large.each = map[*fasthttp.RequestHeader]reserved{}
 		d := pool.Get().(decoder)
 		defer pool.Put(d)
 		if err := d.Reset(bytes.NewReader(body)); err == nil {
-			if out, err := s.readAll(nil, d, len(body)); err == nil && len(out) > s.config.MaxBody {
+			if out, err := s.readAll(&conn{large: &s.large}, d, len(body)); err == nil && len(out) > s.config.MaxBody {
 				t.Errorf("%d bytes", len(out))
 			}
 		}

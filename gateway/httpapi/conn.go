@@ -29,11 +29,15 @@ type conn struct {
 	hands    *hands   // to be shaken before the first read; nil if there are none, or it is done
 	client   netip.Prefix
 	watch    *watch
+	large    *large
 	poll     *poller
 	id       uint64 // of the watch
 	frame    framer
 	unclean  *unclean     // why nothing more is read
 	lingers  bool         // the client may still be sending when it is closed
+	letIn    bool         // the body that is being read or served was, though it is large
+	reserved int64        // bytes of large bodies, for the request that is being read or served
+	held     []byte       // clean, and not to be read yet
 	state    atomic.Int64 // tick of its beginning * phases + phase
 
 	mu   sync.Mutex
@@ -89,6 +93,7 @@ func (c *conn) phase() phase {
 func changed(n net.Conn, s fasthttp.ConnState) {
 	switch s {
 	case fasthttp.StateActive: // has read the first byte of a request
+		n.(*conn).letIn = false
 		n.(*conn).enter(reading)
 	case fasthttp.StateIdle:
 		n.(*conn).enter(idling)
@@ -97,6 +102,9 @@ func changed(n net.Conn, s fasthttp.ConnState) {
 
 // Read implements net.Conn: what is clean of what the client sends.
 func (c *conn) Read(b []byte) (int, error) {
+	if c.held != nil {
+		return c.resume(b)
+	}
 	if c.unclean != nil {
 		return 0, c.unclean
 	}
@@ -110,12 +118,15 @@ func (c *conn) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	clean, unclean := c.frame.take(b[:n])
-	if unclean == nil {
+	if unclean != nil {
+		c.unclean = unclean
+		b[clean] = '!' // the library must have something to answer, and this is neither a request nor an end of one
+		n, err = clean+1, nil
+	}
+	if c.frame.sum <= c.large.from {
 		return n, err
 	}
-	c.unclean = unclean
-	b[clean] = '!' // the library must have something to answer, and this is neither a request nor an end of one
-	return clean + 1, nil
+	return c.grown(b[:n], err)
 }
 
 // read waits for the client.
@@ -138,7 +149,7 @@ func (c *conn) read(b []byte) (int, error) {
 			return 0, err
 		}
 		// The deadline was for a phase that has passed.
-		if err := c.SetReadDeadline(never); err != nil {
+		if err := c.Conn.SetReadDeadline(never); err != nil {
 			return 0, err
 		}
 	}
@@ -157,9 +168,6 @@ func (c *conn) Write(b []byte) (n int, err error) {
 		n += m
 	}
 	c.state.Store(before)
-	if p, _ := split(before); p == reading {
-		return len(b), nil // that the client may go on: the read of what it sends tells what is wrong
-	}
 	return n, err
 }
 
@@ -171,6 +179,7 @@ func (c *conn) Close() error {
 	if c.lingers {
 		c.linger()
 	}
+	c.release()
 	c.watch.remove(c)
 	return c.Conn.Close()
 }
@@ -190,7 +199,7 @@ func (c *conn) linger() {
 	if w, ok := c.raw.(interface{ CloseWrite() error }); ok {
 		_ = w.CloseWrite()
 	}
-	_ = c.SetReadDeadline(never)
+	_ = c.Conn.SetReadDeadline(never)
 	c.enter(lingering)
 	_, _ = io.Copy(io.Discard, struct{ io.Reader }{c.raw}) // with the small buffer that Discard has
 }

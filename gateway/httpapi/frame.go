@@ -17,18 +17,22 @@ import (
 // It goes line by line over what was read, where it lies; only a line in two pieces
 // is copied.
 type framer struct {
-	most   int // bytes of a head
-	fields int // header lines of a head
+	most   int   // bytes of a head
+	fields int   // header lines of a head
+	large  int64 // bytes: a body of more is
 
 	at      place
 	line    []byte // a line of which the end is still to come
 	size    int    // bytes of the head or trailer so far
 	count   int    // of its lines; of empty lines before a head
 	left    int64  // bytes of the body or chunk to come
+	sum     int64  // bytes of a body's chunks that have been declared
 	length  int64  // that the head declares; -1 if it does not
 	chunked bool
 	hosts   int
 	http11  bool
+	fresh   bool // the head of what comes was among what was taken last
+	ahead   int  // where in what was taken last a fresh body becomes large; 0 if none does
 }
 
 // place is what a framer expects next.
@@ -78,6 +82,7 @@ const (
 // take reads b, which follows what was taken before. An error says that what
 // begins n bytes into b must not be served.
 func (f *framer) take(b []byte) (n int, err *unclean) {
+	f.fresh, f.ahead = false, 0
 	for n < len(b) {
 		if f.at == atBody || f.at == atChunk {
 			k := min(f.left, int64(len(b)-n))
@@ -106,6 +111,9 @@ func (f *framer) take(b []byte) (n int, err *unclean) {
 		}
 		if err := f.next(line); err != nil {
 			return n - (i + 1), err
+		}
+		if f.fresh && f.sum > f.large && f.ahead == 0 {
+			f.ahead = n - (i + 1)
 		}
 	}
 	return n, nil
@@ -248,7 +256,7 @@ func (f *framer) headEnds() *unclean {
 	case f.chunked && f.length >= 0:
 		return badLength
 	case f.chunked:
-		f.at = atSize
+		f.at, f.sum, f.fresh = atSize, 0, true
 	case f.length > 0:
 		f.at, f.left = atBody, f.length
 	default:
@@ -269,6 +277,7 @@ func (f *framer) chunkSize(line []byte) *unclean {
 		return badChunk
 	}
 	f.at = atChunk
+	f.sum += f.left
 	if f.left == 0 {
 		f.at = atTrailer
 	}
@@ -279,7 +288,7 @@ func (f *framer) chunkSize(line []byte) *unclean {
 // would be something else in a head.
 func (f *framer) trailer(line []byte) *unclean {
 	if len(line) == 0 {
-		f.at, f.size, f.count = atStart, 0, 0
+		f.at, f.size, f.count, f.sum, f.fresh = atStart, 0, 0, 0, false
 		return nil
 	}
 	if f.count++; f.count > f.fields {

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
-
-	"sluice.dev/gateway"
 )
 
 // seen is what a server takes for a request.
@@ -37,7 +35,7 @@ func (*wire) SetWriteDeadline(time.Time) error { return nil }
 // ours is what a server of this package takes sent for.
 func ours(s *Server, sent []byte, piece int) []seen {
 	w := &wire{in: bytes.NewReader(sent), piece: piece}
-	_ = s.http.ServeConn(&conn{Conn: w, raw: w, watch: s.watch, frame: s.framer()}) // the end of w
+	_ = s.http.ServeConn(&conn{Conn: w, raw: w, watch: s.watch, large: &s.large, frame: s.framer()}) // the end of w
 	return w.taken
 }
 
@@ -68,10 +66,8 @@ func FuzzRequestsAreWhatOthersTakeThemFor(f *testing.F) {
 			f.Add([]byte(e.sent+next), 1<<10)
 		}
 	}
-	path := gateway.NewPath(gateway.Config{})
-	f.Cleanup(path.Close)
-	s := New(path, Config{MaxBody: 1 << 16})
-	f.Cleanup(s.watch.close)
+	_, s := serve(f, Config{MaxBody: 1 << 16})
+	s.large.from, s.large.most = 8, 1<<62 // what is large is let in by other ways
 	s.http.Handler = func(ctx *fasthttp.RequestCtx) {
 		w := ctx.Conn().(*conn).raw.(*wire)
 		h := &ctx.Request.Header
@@ -122,5 +118,5 @@ func BenchmarkRequest(b *testing.B) {
 	w := &endless{request: []byte(strings.Replace(typical, "digits", "e", 1) + strings.Repeat("a", 300)), n: b.N}
 	b.ReportAllocs()
 	b.ResetTimer()
-	_ = s.http.ServeConn(&conn{Conn: w, raw: w, watch: s.watch, frame: s.framer()}) // the end of w
+	_ = s.http.ServeConn(&conn{Conn: w, raw: w, watch: s.watch, large: &s.large, frame: s.framer()}) // the end of w
 }

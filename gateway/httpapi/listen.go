@@ -25,7 +25,7 @@ func (l listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &conn{Conn: n, raw: n, watch: l.server.watch, poll: l.poll, frame: l.server.framer()}
+		c := &conn{Conn: n, raw: n, watch: l.server.watch, large: &l.server.large, poll: l.poll, frame: l.server.framer()}
 		c.enter(idling)
 		if t := l.server.config.TLS; t != nil {
 			c.enter(shaking)

@@ -118,7 +118,7 @@ func (p *poller) wake(id uint64) (c *conn, was bool) {
 	}
 	// Errors mean that it is closed, which its next reader finds.
 	_ = p.control(c, syscall.EPOLL_CTL_MOD, leaves)
-	_ = c.SetReadDeadline(never)
+	_ = c.Conn.SetReadDeadline(never)
 	c.state.Store(join(idling, since))
 	return c, true
 }

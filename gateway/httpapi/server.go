@@ -85,11 +85,13 @@ func New(p *gateway.Path, c Config) *Server {
 		c.Triton = triton.New(triton.Config{Path: p})
 	}
 	s := &Server{config: c, path: p, watch: newWatch(&c), turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
-	s.large = large{most: c.MaxLarge, each: map[*fasthttp.RequestHeader]reserved{}}
+	s.large.most, s.large.each, s.large.from = c.MaxLarge, int64(c.MaxBody), int64(max(largeBody, c.MaxHeader))
+	fasthttp.SetBodySizePoolLimit(maxKept, maxKept) // of every server of the process
 	s.http = &fasthttp.Server{
 		Handler:               s.handle,
 		ErrorHandler:          s.broken,
 		HeaderReceived:        s.received,
+		ExpectHandler:         s.expects,
 		ConnState:             changed,
 		Name:                  "sluice",
 		Concurrency:           2 * c.MaxConnections, // never reached: the listener counts
@@ -108,7 +110,9 @@ func New(p *gateway.Path, c Config) *Server {
 }
 
 // framer is for a new connection.
-func (s *Server) framer() framer { return framer{most: s.config.MaxHeader, fields: s.config.MaxFields} }
+func (s *Server) framer() framer {
+	return framer{most: s.config.MaxHeader, fields: s.config.MaxFields, large: s.large.from}
+}
 
 // silent drops the library's log: what it says is a client's fault, and clients
 // are told.
@@ -174,11 +178,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer s.recovered(ctx)
-	if r := &ctx.Request.Header; r.ContentLength() > largeBody || r.ContentLength() <= 0 && r.IsPost() { // in chunks, or in none
-		s.large.keep(r, int64(len(ctx.Request.Body())))
-		defer s.large.leave(r)
-	}
 	client := ctx.Conn().(*conn)
+	defer client.release()
 	client.enter(serving)
 	r := &ctx.Request.Header
 	t := parse(r.RequestURI())
@@ -234,9 +235,6 @@ func (s *Server) score(ctx *fasthttp.RequestCtx, client *conn, t target) {
 	if s.config.Access.Log != nil {
 		began = scorer.Now()
 	}
-	if h.encoded {
-		defer s.large.leave(&ctx.Request.Header)
-	}
 	c := s.path.Call()
 	defer s.path.Done(c) // also where a scorer has a bug
 	c.ID = header.AppendRequestID(c.ID, h.requestID)
@@ -282,6 +280,9 @@ func (s *Server) prepare(ctx *fasthttp.RequestCtx, c *gateway.Call, h *headers, 
 		c.SetBody(scorer.AML, 0, queryBody(ctx.QueryArgs()))
 		return scorer.OK, ""
 	}
+	if c.Unread = ctx.Request.Header.ContentLength() == unread; c.Unread {
+		return scorer.OK, ""
+	}
 	body := ctx.Request.Body()
 	if h.encoded && s.path.MayCall(c.Name, c.Credential) { // whom the path refuses gets no work done
 		var status scorer.Status
@@ -320,19 +321,21 @@ func encode(c *gateway.Call, o op, headLength int, body []byte) (scorer.Status, 
 
 // broken answers what the HTTP library could not read, and the connection closes.
 func (s *Server) broken(ctx *fasthttp.RequestCtx, err error) {
-	reserved := s.large.leave(&ctx.Request.Header)
-	var unclean *unclean
+	client := ctx.Conn().(*conn)
+	client.release()
 	var small *fasthttp.ErrSmallBuffer
 	var timeout net.Error
 	switch {
-	case errors.As(err, &unclean):
-		s.count(unclean.status)
-		s.refuse(ctx, unclean.status, unclean.message)
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		s.tooLarge(ctx)
+	case client.unclean == noRoom:
+		s.full(ctx)
+	case client.unclean != nil:
+		s.count(client.unclean.status)
+		s.refuse(ctx, client.unclean.status, client.unclean.message)
 	case errors.As(err, &small):
 		s.count(badHead.status)
 		s.refuse(ctx, badHead.status, badHead.message)
-	case errors.Is(err, fasthttp.ErrBodyTooLarge):
-		s.tooLarge(ctx, reserved)
 	case errors.As(err, &timeout) && timeout.Timeout():
 		s.refuse(ctx, fasthttp.StatusRequestTimeout, "the request did not arrive in time")
 	default:

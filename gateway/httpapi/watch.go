@@ -118,7 +118,7 @@ func (w *watch) judge(c *conn, now int64) {
 		return
 	}
 	// Errors mean that the connection is closed already.
-	_ = c.SetReadDeadline(past) // once more where the call was on its way to drop the one before
+	_ = c.Conn.SetReadDeadline(past) // once more where the call was on its way to drop the one before
 	if to == late && (p == writing || p == shaking) {
 		_ = c.SetWriteDeadline(past) // a request that is late is still answered
 	}

@@ -242,3 +242,29 @@ func TestALongRunCanBeTerminated(t *testing.T) {
 		t.Error("a call that was terminated ran again")
 	}
 }
+
+// Where a dimension is free every run has a call of its own.
+func TestACallThatNeverRanCanBeTerminatedWhereOthersWereLong(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "wide.onnx")
+	if err := wide.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	m, err := driver(t).Open(accel.Model{Name: "wide", Path: path}, accel.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	const rows = 1024
+	in := []tensor.Tensor{{DType: tensor.Float32, Shape: []int64{rows, wide.Inputs}, Data: make([]byte, rows*wide.Inputs*4)}}
+	out := []tensor.Tensor{{DType: tensor.Float32, Shape: []int64{rows, wide.Outputs}, Data: make([]byte, rows*wide.Outputs*4)}}
+	first := bind(t, m, in, out)
+	defer first.Close()
+	if err := first.Run(); err != nil {
+		t.Fatal(err)
+	}
+	second := bind(t, m, in, out)
+	defer second.Close()
+	if options, err := second.(*call).begin(); err != nil || options == nil {
+		t.Errorf("the first run of another call has options %v (%v), with which Terminate would reach it", options, err)
+	}
+}

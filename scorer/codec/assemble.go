@@ -91,10 +91,13 @@ func check(info *tensor.Info, t *tensor.Tensor, in *input, model string) error {
 	if !ok {
 		return bad("invalid shape for input '%s': shape %s causes total element count to exceed maximum size of 9223372036854775807", info.Name, dims(t.Shape))
 	}
+	if in.count >= 0 && in.count != count {
+		return bad("Unable to parse 'data': Shape does not match true shape of 'data' field")
+	}
+	if count == 0 {
+		return bad("input '%s' for model '%s' has shape %s, which has no elements; every dimension must be at least 1", info.Name, model, dims(t.Shape))
+	}
 	if in.count >= 0 {
-		if in.count != count {
-			return bad("Unable to parse 'data': Shape does not match true shape of 'data' field")
-		}
 		return nil
 	}
 	if t.DType == tensor.Bytes {
@@ -129,18 +132,11 @@ func (r *Infer) checkRows(sig *tensor.Signature, model string) error {
 	if !sig.Batchable() {
 		return nil
 	}
-	rows, empty := r.Inputs[0].Shape[0], true
+	rows := r.Inputs[0].Shape[0]
 	for i := range r.Inputs {
-		empty = empty && len(r.Inputs[i].Data) == 0
 		if r.Inputs[i].Shape[0] != rows {
 			return bad("input '%s' batch size does not match other inputs for '%s'", sig.Inputs[i].Name, model)
 		}
-	}
-	if rows == 0 {
-		return bad("the request for model '%s' has no rows", model)
-	}
-	if empty { // any number of rows would cost nothing to ask for
-		return bad("the request for model '%s' has no elements", model)
 	}
 	if rows > 1<<30 {
 		return bad("inference request batch-size must be <= %d for '%s'", 1<<30, model)

@@ -155,7 +155,7 @@ func TestBadRequests(t *testing.T) {
 	input(`[1,3]`, `[-1,3]`, "non-unsigned-integer")
 	input(`[1,3]`, `[1.0,3]`, "non-unsigned-integer")
 	input(`[1,3]`, `[0,3]`, "true shape")
-	input(`"shape":[1,3],"datatype":"FP32","data":[1,2,3]`, `"shape":[0,3],"datatype":"FP32","data":[]`, "no rows")
+	input(`"shape":[1,3],"datatype":"FP32","data":[1,2,3]`, `"shape":[0,3],"datatype":"FP32","data":[]`, "shape [0,3], which has no elements")
 	input(`[1,3]`, `[3074457345618258603,3]`, "maximum size of 9223372036854775807")
 	input(`[1,2,3]`, `[1,2]`, "Shape does not match true shape of 'data' field")
 	input(`[1,2,3]`, `[1,2,3,4]`, "Shape does not match true shape of 'data' field")
@@ -199,8 +199,6 @@ func TestBadRequests(t *testing.T) {
 	f(scorer.OIP, pairOf, fmt.Sprintf(two, 1, "[1,-129]", 4), make([]byte, 4), "out of range")
 	f(scorer.OIP, pairOf, fmt.Sprintf(two, 1, "[1,1.0]", 4), make([]byte, 4), "non-integer as integer")
 	f(scorer.OIP, pairOf, fmt.Sprintf(two, 1, "[1,true]", 4), make([]byte, 4), "non-integer as integer")
-	ragged := &tensor.Signature{Inputs: []tensor.Info{{Name: "input", DType: tensor.Float32, Shape: []int64{-1, -1}}}, Outputs: digits.Outputs}
-	f(scorer.OIP, ragged, `{"inputs":[{"name":"input","shape":[500000000,0],"datatype":"FP32","data":[]}]}`, nil, "no elements")
 	f(scorer.Raw, digits, "", []byte{}, "byte size mismatch")
 	f(scorer.Raw, pairOf, "x", nil, "Raw request must only have 1 input")
 	f(scorer.AML, digits, ``, nil, "no body")
@@ -514,4 +512,18 @@ func TestParametersOfScheduling(t *testing.T) {
 		"timeout": {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: 7}}, "priority": {ParameterChoice: &pb.InferParameter_Uint64Param{Uint64Param: 2}},
 	}}), 7*time.Microsecond, 2)
 	f(scorer.GRPC, nil, 0, 0)
+}
+
+func TestATensorWithoutElementsIsRefused(t *testing.T) {
+	sig := &tensor.Signature{Inputs: []tensor.Info{{Name: "x", DType: tensor.Float32, Shape: []int64{-1, -1}}}, Outputs: digits.Outputs}
+	for _, c := range []struct {
+		shape string
+		data  string
+		tail  []byte
+	}{{"[2,0]", `"data":[]`, nil}, {"[0,2]", `"data":[]`, nil}, {"[2,0]", `"parameters":{"binary_data_size":0}`, []byte{}}} {
+		_, err := decode(scorer.OIP, sig, `{"inputs":[{"name":"x","datatype":"FP32","shape":`+c.shape+`,`+c.data+`}]}`, c.tail)
+		if known := scorer.Known(err); err == nil || known.Status != scorer.InvalidArgument || !strings.Contains(known.Message, "no elements") {
+			t.Errorf("shape %s with %s: %v", c.shape, c.data, err)
+		}
+	}
 }

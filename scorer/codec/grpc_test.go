@@ -199,7 +199,7 @@ func TestBadProtobufRequests(t *testing.T) {
 	input("unexpected shape", func(in *grpcInput) { in.Shape = nil })
 	input("a shape has at most 64 dimensions", func(in *grpcInput) { in.Shape = make([]int64, 65) })
 	input("input byte size mismatch for input 'input' for model 'm'. Expected 12, got 8", func(in *grpcInput) { in.Contents.Fp32Contents = []float32{1, 2} })
-	input("has no rows", func(in *grpcInput) { in.Shape[0], in.Contents = 0, nil })
+	input("has no elements", func(in *grpcInput) { in.Shape[0], in.Contents = 0, nil })
 	input("causes total element count to exceed", func(in *grpcInput) { in.Shape[0], in.Contents.Fp32Contents = math.MaxInt64, []float32{1} })
 	input("invalid value type for 'shared_memory_region' parameter, expected string_param.", func(in *grpcInput) { in.Parameters = map[string]*pb.InferParameter{"shared_memory_region": {}} })
 	parameter("reserved for Triton usage", "triton_x", nil)

@@ -14,8 +14,8 @@ import (
 // every slot that gets free takes the next batch of the model that has used the
 // device least among those that have work, so that no model starves another.
 //
-// A slot is held by its worker's goroutine, or by a caller of Start who runs one
-// batch itself: to wake another goroutine costs more than a small model's run.
+// A slot is held by its worker's goroutine, or by a caller of Start who runs a few
+// batches itself: to wake another goroutine costs more than a small model's run.
 //
 // There is one worker more than slots, the spare: where every slot is held by
 // other models, a model of which nothing runs has one batch there, beside them.
@@ -160,8 +160,8 @@ func (q *Queue) Put(j *Job) error {
 }
 
 // Start has what waits run. Where a slot is idle and the next model's last run
-// took less than patience, the caller runs one batch itself, and Start returns when
-// its owners have their answers; else workers do. It is needed after Put, by
+// took less than patience, the caller runs it itself, a few batches at most, and Start
+// returns when their owners have their answers; else workers do. It is needed after Put, by
 // whoever put or by anybody later.
 func (r *Runner) Start(patience time.Duration) {
 	r.mu.Lock()
@@ -176,15 +176,33 @@ func (r *Runner) Start(patience time.Duration) {
 	}
 	w.patience = patience
 	r.mu.Unlock()
-	if took, _ := r.look(w, true, false); !took {
-		return
+	for n := 1; ; n++ {
+		if took, _ := r.look(w, true, false); !took {
+			return
+		}
+		w.serve()
+		if !r.again(w, n) {
+			return
+		}
 	}
-	w.serve()
+}
+
+// again ends a caller's nth batch, and reports whether it is to look for another one: to
+// wake a worker for what is left costs more than a short run, and the system may take
+// milliseconds until it runs that. Else the slot is given back.
+func (r *Runner) again(w *worker, n int) bool {
+	const most = 4 // batches, most of which are others'
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.ended(w)
+	w.patience -= w.spent
+	if n < most && w.patience > 0 && !r.waking && r.next(w) != nil {
+		r.waking = true
+		return true
+	}
 	r.park(w)
 	r.rouse()
-	r.mu.Unlock()
+	return false
 }
 
 // Start has what waits on q's runner run; see Runner.Start.

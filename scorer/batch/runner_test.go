@@ -309,17 +309,17 @@ func TestACallerRunsAShortModelItself(t *testing.T) {
 	}
 	lone.want(t, scorer.OK, 2)
 
-	// One batch is the caller's; what it leaves is the worker's.
-	var three []*caller
-	for i := range 3 {
+	// Four batches are the caller's; what they leave is the worker's.
+	var nine []*caller
+	for i := range 9 {
 		c := newCaller(1, float32(i))
-		three = append(three, c)
+		nine = append(nine, c)
 		_ = q.Put(&c.job)
 	}
 	q.Start(time.Hour)
-	for i, c := range three {
+	for i, c := range nine {
 		c.want(t, scorer.OK, float32(i))
-		if mine := c.by == goroutine(); mine != (i < 2) {
+		if mine := c.by == goroutine(); mine != (i < 8) {
 			t.Errorf("job %d ran on the caller: %v", i, mine)
 		}
 	}
